@@ -1,0 +1,83 @@
+//! Names a source table, and from that its topic, its folder in the lake and its SQL name.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A table of a source: `source.database.table`, the name used in SQL, the console and messages.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TableId {
+    /// The source's name in the configuration.
+    pub source: String,
+    /// The MySQL schema.
+    pub database: String,
+    /// The table.
+    pub table: String,
+}
+
+impl TableId {
+    /// Names a table.
+    pub fn new(
+        source: impl Into<String>,
+        database: impl Into<String>,
+        table: impl Into<String>,
+    ) -> Self {
+        Self { source: source.into(), database: database.into(), table: table.into() }
+    }
+
+    /// The topic of its changes; characters that Kafka forbids become `_`, as Debezium does
+    /// (`AbstractTopicNamingStrategy.sanitizedTopicName`).
+    pub fn topic(&self) -> String {
+        sanitize_topic(&format!("{}.{}.{}", self.source, self.database, self.table))
+    }
+
+    /// The table a data topic belongs to: the text before the first dot is the source, before the second the database.
+    /// `None` for the service topics (`<source>.__positions`) and for names with fewer parts.
+    pub fn from_topic(topic: &str) -> Option<Self> {
+        let mut parts = topic.splitn(3, '.');
+        let (source, database, table) = (parts.next()?, parts.next()?, parts.next()?);
+        if source.is_empty() || database.is_empty() || table.is_empty() {
+            return None;
+        }
+        Some(Self::new(source, database, table))
+    }
+
+    /// The folder below the lake's root: `source/database/table`.
+    pub fn lake_path(&self) -> String {
+        format!("{}/{}/{}", self.source, self.database, self.table)
+    }
+}
+
+impl fmt::Display for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.source, self.database, self.table)
+    }
+}
+
+/// The compacted, single-partition topic that holds a source's reader position.
+pub fn positions_topic(source: &str) -> String {
+    sanitize_topic(&format!("{source}.__positions"))
+}
+
+/// The compacted, single-partition topic that holds the Avro schemas by fingerprint.
+pub fn schemas_topic(source: &str) -> String {
+    sanitize_topic(&format!("{source}.__schemas"))
+}
+
+fn sanitize_topic(name: &str) -> String {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    name.chars().map(|c| if legal(c) { c } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topic_replaces_what_kafka_forbids_and_reads_back() {
+        assert_eq!(TableId::new("udon", "market", "of fers").topic(), "udon.market.of_fers");
+        let id = TableId::new("udon", "market", "orders");
+        assert_eq!(TableId::from_topic(&id.topic()), Some(id));
+        assert_eq!(TableId::from_topic("udon.__positions"), None);
+    }
+}
