@@ -1,0 +1,127 @@
+//! Settings of Kafka clients, and what a client's error means for the log.
+
+use std::time::Duration;
+
+use rdkafka::{
+    ClientConfig,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+use crate::error::LogError;
+
+/// The largest record: below the 100 MiB that a broker takes in one request by default.
+pub const RECORD_BYTES_MAX: usize = 96 * 1024 * 1024;
+
+/// A transaction that is open for longer is ended by the broker, so that a dead writer doesn't hold readers back.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a consumer sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Committed records only.
+    ReadCommitted,
+    /// All records, also of open and aborted transactions.
+    ReadUncommitted,
+}
+
+/// Settings that all clients share.
+pub fn client_config(bootstrap_servers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap_servers);
+    config.set("client.id", "binlake");
+    config.set("socket.nagle.disable", "true");
+    // A broker that comes back is found quickly.
+    config.set("reconnect.backoff.max.ms", "2000");
+    config
+}
+
+/// Settings of a source's transactional producer.
+pub fn producer_config(bootstrap_servers: &str, source_name: &str) -> ClientConfig {
+    let transaction_timeout_ms = TRANSACTION_TIMEOUT.as_millis().to_string();
+    let mut config = client_config(bootstrap_servers);
+    config.set("transactional.id", format!("binlake.{source_name}"));
+    config.set("transaction.timeout.ms", &transaction_timeout_ms);
+    config.set("message.timeout.ms", &transaction_timeout_ms);
+    config.set("enable.idempotence", "true");
+    config.set("compression.codec", "lz4");
+    // A commit flushes at once, so lingering delays nobody.
+    config.set("linger.ms", "50");
+    config.set("batch.num.messages", "100000");
+    // The partition that Java's clients choose; librdkafka's own default chooses others.
+    config.set("partitioner", "murmur2_random");
+    config.set("message.max.bytes", RECORD_BYTES_MAX.to_string());
+    config.set("queue.buffering.max.kbytes", (128 * 1024).to_string());
+    config.set("queue.buffering.max.messages", "1000000");
+    config.set("delivery.report.only.error", "true");
+    config
+}
+
+/// A consumer that is told its partitions and never commits by itself.
+pub fn consumer(
+    bootstrap_servers: &str,
+    group: &str,
+    isolation: Isolation,
+) -> Result<BaseConsumer, LogError> {
+    let mut config = client_config(bootstrap_servers);
+    config.set("group.id", group);
+    config.set(
+        "isolation.level",
+        match isolation {
+            Isolation::ReadCommitted => "read_committed",
+            Isolation::ReadUncommitted => "read_uncommitted",
+        },
+    );
+    config.set("enable.auto.commit", "false");
+    config.set("enable.auto.offset.store", "false");
+    // Records that are gone are an error, never skipped.
+    config.set("auto.offset.reset", "error");
+    // Control records are passed silently; the end of the partition tells how far that went.
+    config.set("enable.partition.eof", "true");
+    config.set("queued.max.messages.kbytes", (16 * 1024).to_string());
+    config.set("fetch.message.max.bytes", (1024 * 1024).to_string());
+    config.set("fetch.max.bytes", (16 * 1024 * 1024).to_string());
+    config.set("receive.message.max.bytes", (110 * 1024 * 1024).to_string());
+    config.set("fetch.wait.max.ms", "100");
+    config.set("fetch.error.backoff.ms", "50");
+    config.create().map_err(|error| unavailable(bootstrap_servers, &error))
+}
+
+/// Fails when no broker answers within `timeout`.
+pub fn check_reachable(
+    consumer: &BaseConsumer,
+    bootstrap_servers: &str,
+    timeout: Duration,
+) -> Result<(), LogError> {
+    match consumer.client().fetch_metadata(Some("binlake"), timeout) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(unavailable(bootstrap_servers, &error)),
+    }
+}
+
+/// A call that failed because the brokers can't be reached or refuse this client.
+pub fn unavailable(bootstrap_servers: &str, error: &KafkaError) -> LogError {
+    let cure = match error.rdkafka_error_code() {
+        Some(
+            RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::TransactionalIdAuthorizationFailed,
+        ) => "give binlake's user the right to do this",
+        _ => "check bootstrap_servers and that the brokers are up",
+    };
+    LogError::Unavailable {
+        place: bootstrap_servers.to_owned(),
+        reason: format!("{error}; {cure}"),
+    }
+}
+
+/// Whether a producer's error says that a newer one took its place.
+pub fn is_fenced(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::ProducerFenced
+            | RDKafkaErrorCode::InvalidProducerEpoch
+    )
+}

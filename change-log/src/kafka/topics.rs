@@ -1,0 +1,249 @@
+//! Makes the topics of a source, and refuses those that would lose records or mix up their order.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+    types::RDKafkaRespErr,
+};
+
+use super::client::{RECORD_BYTES_MAX, client_config, unavailable};
+use crate::{
+    error::LogError,
+    writer::{Cleanup, TopicSpec},
+};
+
+const METADATA_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How data topics are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KafkaTopicDefaults {
+    /// Partitions of a data topic.
+    pub partitions: i32,
+    /// Copies of each topic; -1 takes the broker's default.
+    pub replication: i32,
+    /// How long data topics keep their records.
+    pub retention: Duration,
+}
+
+/// A topic as Kafka has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KafkaTopic {
+    /// How many partitions it has.
+    pub partitions: i32,
+    /// How long it keeps records by their time; `None` for ever.
+    pub retention_ms: Option<i64>,
+}
+
+/// Makes and looks at topics.
+pub struct Topics {
+    admin: AdminClient<DefaultClientContext>,
+    bootstrap_servers: String,
+    defaults: KafkaTopicDefaults,
+    timeout: Duration,
+}
+
+impl Topics {
+    /// Opens a client of its own.
+    pub fn open(
+        bootstrap_servers: &str,
+        defaults: KafkaTopicDefaults,
+        timeout: Duration,
+    ) -> Result<Self, LogError> {
+        let admin = client_config(bootstrap_servers)
+            .create()
+            .map_err(|error| unavailable(bootstrap_servers, &error))?;
+        Ok(Self { admin, bootstrap_servers: bootstrap_servers.to_owned(), defaults, timeout })
+    }
+
+    /// Makes the topic when it is missing, checks that it fits, and waits until its partitions can be used.
+    pub fn ensure(
+        &self,
+        consumer: &BaseConsumer,
+        spec: &TopicSpec,
+    ) -> Result<KafkaTopic, LogError> {
+        let deadline = Instant::now() + self.timeout;
+        let known = partition_count(consumer, &spec.name, self.timeout)
+            .map_err(|error| unavailable(&self.bootstrap_servers, &error))?;
+        if known.is_none() {
+            self.create(spec)?;
+        }
+        let partitions = loop {
+            let found = partition_count(consumer, &spec.name, self.timeout)
+                .map_err(|error| unavailable(&self.bootstrap_servers, &error))?;
+            match found {
+                Some(partitions) => break partitions,
+                None if Instant::now() < deadline => thread::sleep(METADATA_INTERVAL),
+                None => {
+                    return Err(LogError::Unavailable {
+                        place: self.bootstrap_servers.clone(),
+                        reason: format!("topic {} has no leader; check the brokers", spec.name),
+                    });
+                }
+            }
+        };
+        let settings = self.settings(&spec.name)?;
+        let policy = settings.get("cleanup.policy").map_or("delete", String::as_str);
+        check_fit(spec, partitions, policy)?;
+        let retention_ms = settings
+            .get("retention.ms")
+            .and_then(|value| value.parse().ok())
+            .filter(|&value| value >= 0 && spec.cleanup == Cleanup::Delete);
+        Ok(KafkaTopic { partitions, retention_ms })
+    }
+
+    fn create(&self, spec: &TopicSpec) -> Result<(), LogError> {
+        let retention_ms = self.defaults.retention.as_millis().to_string();
+        let record_bytes = RECORD_BYTES_MAX.to_string();
+        let replication = TopicReplication::Fixed(self.defaults.replication);
+        let topic = match spec.cleanup {
+            Cleanup::Delete => NewTopic::new(&spec.name, self.defaults.partitions, replication)
+                .set("cleanup.policy", "delete")
+                .set("retention.ms", &retention_ms),
+            // Small segments: Kafka compacts closed ones only, and the positions are many.
+            Cleanup::Compact => NewTopic::new(&spec.name, 1, replication)
+                .set("cleanup.policy", "compact")
+                .set("segment.bytes", "16777216")
+                .set("segment.ms", "3600000"),
+        };
+        let topic = topic.set("max.message.bytes", &record_bytes);
+        let options = AdminOptions::new()
+            .request_timeout(Some(self.timeout))
+            .operation_timeout(Some(self.timeout));
+        let results = block_on(self.admin.create_topics([&topic], &options))
+            .map_err(|error| unavailable(&self.bootstrap_servers, &error))?;
+        for result in results {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => {
+                    let error = KafkaError::AdminOp(code);
+                    let LogError::Unavailable { place, reason } =
+                        unavailable(&self.bootstrap_servers, &error)
+                    else {
+                        continue;
+                    };
+                    let reason = format!("topic {topic} can't be made: {reason}");
+                    return Err(LogError::Unavailable { place, reason });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn settings(&self, topic: &str) -> Result<HashMap<String, String>, LogError> {
+        let options = AdminOptions::new().request_timeout(Some(self.timeout));
+        let failed = |error: KafkaError| unavailable(&self.bootstrap_servers, &error);
+        let results =
+            block_on(self.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options))
+                .map_err(failed)?;
+        let mut settings = HashMap::new();
+        for result in results {
+            let resource = result.map_err(|code| failed(KafkaError::AdminOp(code)))?;
+            let entries = resource.entries.into_iter();
+            settings.extend(entries.filter_map(|entry| Some((entry.name, entry.value?))));
+        }
+        Ok(settings)
+    }
+}
+
+/// How many partitions the topic has; `None` when it does not exist or has no leader yet.
+pub fn partition_count(
+    consumer: &BaseConsumer,
+    topic: &str,
+    timeout: Duration,
+) -> Result<Option<i32>, KafkaError> {
+    let metadata = consumer.client().fetch_metadata(Some(topic), timeout)?;
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
+        return Ok(None);
+    };
+    match found.error() {
+        None => {}
+        Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) => {
+            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::TopicAuthorizationFailed));
+        }
+        Some(_) => return Ok(None),
+    }
+    let partitions = found.partitions();
+    if partitions.is_empty() || partitions.iter().any(|partition| partition.leader() < 0) {
+        return Ok(None);
+    }
+    Ok(i32::try_from(partitions.len()).ok())
+}
+
+fn check_fit(spec: &TopicSpec, partitions: i32, policy: &str) -> Result<(), LogError> {
+    let compacts = policy.split(',').any(|part| part.trim() == "compact");
+    let deletes = policy.split(',').any(|part| part.trim() == "delete");
+    let reason = match spec.cleanup {
+        Cleanup::Compact if !compacts || deletes => {
+            format!(
+                "it must have cleanup.policy=compact and has {policy}; change it with kafka-configs"
+            )
+        }
+        Cleanup::Compact if partitions != 1 => {
+            format!(
+                "it must have one partition and has {partitions}; delete it or rename the source"
+            )
+        }
+        Cleanup::Delete if compacts => format!(
+            "compaction would remove changes: it must have cleanup.policy=delete and has {policy}; \
+             change it with kafka-configs"
+        ),
+        Cleanup::Compact | Cleanup::Delete => return Ok(()),
+    };
+    Err(LogError::Unfit { place: format!("topic {}", spec.name), reason })
+}
+
+/// Waits for the admin client, whose own thread completes its futures.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_that_would_lose_or_mix_records_are_refused() {
+        let check = |cleanup, partitions, policy| {
+            let spec = TopicSpec { name: "t".to_owned(), cleanup };
+            check_fit(&spec, partitions, policy).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(Cleanup::Delete, 5, "delete"), Ok(()));
+        assert_eq!(check(Cleanup::Compact, 1, "compact"), Ok(()));
+        for (cleanup, partitions, policy, said) in [
+            (Cleanup::Delete, 1, "compact", "cleanup.policy=delete"),
+            (Cleanup::Delete, 1, "compact, delete", "cleanup.policy=delete"),
+            (Cleanup::Compact, 1, "delete", "cleanup.policy=compact"),
+            (Cleanup::Compact, 1, "compact,delete", "cleanup.policy=compact"),
+            (Cleanup::Compact, 2, "compact", "one partition"),
+        ] {
+            let error = check(cleanup, partitions, policy).expect_err("refused");
+            assert!(error.contains(said) && error.contains("topic t"), "{error}");
+        }
+    }
+}
