@@ -1,0 +1,9 @@
+//! The binlog: from the socket to events with meaning. Only `stream` does I/O.
+
+pub mod byte_reader;
+pub mod compressed;
+pub mod ddl;
+pub mod event;
+pub mod stream;
+pub mod table_map;
+pub mod transaction;

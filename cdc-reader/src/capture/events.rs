@@ -1,0 +1,340 @@
+//! Events in their order: transactions begin and end, tables are mapped, rows are encoded, statements are understood.
+
+use schemas::position::BinlogPlace;
+
+use super::{Capture, tables::MappedTable};
+use crate::{
+    binlog::{
+        byte_reader::{Malformed, take_le},
+        compressed,
+        event::{EventHeader, kind},
+        table_map,
+        transaction::{TransactionStart, parse_gtid, parse_tagged_gtid},
+    },
+    encode::{
+        envelope::{SOURCE_VERSION, SourceBlock},
+        rows_event::{RowsContext, encode_rows_event},
+    },
+    error::ReaderError,
+};
+
+/// The transaction that is being read.
+pub(super) struct Transaction {
+    pub(super) start: TransactionStart,
+    pub(super) gtid: String,
+    /// Where it starts, for servers without GTIDs and for messages.
+    began_at: BinlogPlace,
+    pub(super) thread: u32,
+    pub(super) xa: bool,
+    /// Rows of captured tables seen so far.
+    pub(super) rows_seen: u64,
+    /// How many rows at its start are in the log already.
+    pub(super) rows_to_skip_at_start: u64,
+    pub(super) touched: Vec<usize>,
+}
+
+impl Transaction {
+    /// What names it in a position.
+    pub(super) fn id(&self) -> String {
+        if self.gtid.is_empty() {
+            format!("{}:{}", self.began_at.file, self.began_at.offset)
+        } else {
+            self.gtid.clone()
+        }
+    }
+}
+
+impl Capture {
+    /// Takes one event from the stream.
+    pub(super) fn take_event(
+        &mut self,
+        header: &EventHeader,
+        body: &[u8],
+    ) -> Result<(), ReaderError> {
+        let began_at = start_of_event(&self.place, header);
+        if header.kind == kind::TRANSACTION_PAYLOAD {
+            let mut buffer = std::mem::take(&mut self.inflated);
+            let mut result = Ok(());
+            let read = compressed::for_each_inner_event::<Malformed>(
+                body,
+                &mut buffer,
+                |inner, inner_body| {
+                    if result.is_ok() {
+                        // Inner events have no place: they carry that of the payload, as Debezium's do.
+                        result = self.take_transaction_event(inner, inner_body, began_at);
+                    }
+                    Ok(())
+                },
+            );
+            self.inflated = buffer;
+            read.map_err(|error| self.bad_event(&error))?;
+            result?;
+            self.advance(header);
+            self.set_boundary();
+            return Ok(());
+        }
+        self.advance(header);
+        self.take_transaction_event(header, body, began_at)?;
+        self.set_boundary();
+        Ok(())
+    }
+
+    /// After the last event of a transaction the stream stands between two transactions.
+    fn set_boundary(&mut self) {
+        if self.transaction.is_none() && self.boundary != self.place && !self.place.file.is_empty()
+        {
+            self.boundary.file.clone_from(&self.place.file);
+            self.boundary.offset = self.place.offset;
+        }
+    }
+
+    /// `log_pos` has 32 bits and wraps in files above 4 GiB; it only rises within a file.
+    fn advance(&mut self, header: &EventHeader) {
+        if header.is_artificial() || header.next_offset == 0 {
+            return;
+        }
+        self.place.offset = unwrap_offset(self.place.offset, header.next_offset);
+    }
+
+    fn take_transaction_event(
+        &mut self,
+        header: &EventHeader,
+        body: &[u8],
+        began_at: u64,
+    ) -> Result<(), ReaderError> {
+        match header.kind {
+            kind::WRITE_ROWS..=kind::DELETE_ROWS | kind::WRITE_ROWS_V1..=kind::DELETE_ROWS_V1 => {
+                self.take_rows(header, body, began_at)
+            }
+            kind::TABLE_MAP => self.take_table_map(body),
+            kind::GTID | kind::ANONYMOUS_GTID => {
+                let start = parse_gtid(body, header.kind == kind::ANONYMOUS_GTID)
+                    .map_err(|error| self.bad_event(&error))?;
+                self.begin(start, header)
+            }
+            kind::TAGGED_GTID_PLAIN => {
+                let start = parse_tagged_gtid(body).map_err(|error| self.bad_event(&error))?;
+                self.begin(start, header)
+            }
+            kind::XID | kind::XA_PREPARE => self.end_transaction(),
+            kind::QUERY => self.take_statement(header, body),
+            kind::PARTIAL_UPDATE_ROWS => self.stop_partial_json(body),
+            kind::ROTATE => self.rotate(body),
+            kind::HEARTBEAT => {
+                self.take_heartbeat(header, body);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&mut self, start: TransactionStart, header: &EventHeader) -> Result<(), ReaderError> {
+        // A transaction without an end of its own (a single statement that we do not know) ends where the next begins.
+        if self.transaction.is_some() {
+            self.end_transaction()?;
+        }
+        let committed_at_us = match start.committed_at_us {
+            0 => i64::from(header.timestamp) * 1_000_000,
+            told => told,
+        };
+        let gtid = start.gtid();
+        let offset = self.place.offset.saturating_sub(u64::from(header.size));
+        let began_at = BinlogPlace { file: self.place.file.clone(), offset };
+        let mut transaction = Transaction {
+            start: TransactionStart { committed_at_us, ..start },
+            gtid,
+            began_at,
+            thread: 0,
+            xa: false,
+            rows_seen: 0,
+            rows_to_skip_at_start: 0,
+            touched: Vec::new(),
+        };
+        if let Some(open) = &self.position.open_transaction
+            && transaction.id() == open.id
+        {
+            transaction.rows_to_skip_at_start = open.rows_done;
+        }
+        self.transaction = Some(transaction);
+        Ok(())
+    }
+
+    pub(super) fn end_transaction(&mut self) -> Result<(), ReaderError> {
+        let Some(transaction) = self.transaction.take() else { return Ok(()) };
+        if let Some(origin) = &transaction.start.origin {
+            self.consumed.insert(origin, transaction.start.number);
+        }
+        self.position.source_time_ms = transaction.start.committed_at_us / 1000;
+        self.position.open_transaction = None;
+        self.moved = true;
+        self.keyless.end_transaction(&transaction.start, &self.place);
+        self.set_boundary();
+        self.open_windows();
+        self.commit_if_due()
+    }
+
+    fn take_table_map(&mut self, body: &[u8]) -> Result<(), ReaderError> {
+        let stopped = self.tables.map(body, &self.filter, self.writer.as_mut(), &mut self.batch)?;
+        match stopped {
+            Some((table, sentence)) => {
+                self.stop_table(&table, &sentence);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn take_rows(
+        &mut self,
+        header: &EventHeader,
+        body: &[u8],
+        began_at: u64,
+    ) -> Result<(), ReaderError> {
+        let table_id = table_map::table_id(body).map_err(|error| self.bad_event(&error))?;
+        let Some(MappedTable { index, name, topic, plan }) = self.tables.mapped(table_id) else {
+            return Ok(());
+        };
+        if self.position.stopped.contains_key(name.as_ref()) {
+            return Ok(());
+        }
+        // Rows outside a GTID event's transaction do not occur; one is made up so that nothing is lost if they do.
+        if self.transaction.is_none() {
+            self.begin(TransactionStart::default(), header)?;
+        }
+        let Some(transaction) = &mut self.transaction else { return Ok(()) };
+        if transaction.xa {
+            self.stop_table(
+                &name,
+                "it is changed in an XA transaction, which this release cannot follow; \
+                 use ordinary transactions and take a new snapshot of the table",
+            );
+            return Ok(());
+        }
+        if !transaction.touched.contains(&index) {
+            transaction.touched.push(index);
+        }
+        let schema = &plan.schemas.schema;
+        self.parts.fill(
+            &SourceBlock {
+                version: SOURCE_VERSION,
+                source: &self.source,
+                snapshot: "false",
+                database: &schema.id.database,
+                table: &schema.id.table,
+                committed_at_us: transaction.start.committed_at_us,
+                server_id: header.server_id,
+                gtid: &transaction.gtid,
+                file: &self.place.file,
+                offset: began_at,
+                thread: transaction.thread,
+            },
+            self.now_us,
+        );
+        let context = RowsContext {
+            plan: &plan,
+            topic,
+            timestamp_ms: transaction.start.committed_at_us / 1000,
+            skip_rows: transaction.rows_to_skip_at_start.saturating_sub(transaction.rows_seen),
+        };
+        let held = self.keyless.batch(&name);
+        let mut window = self.windows.of(&name);
+        let on_key = |key: &[u8]| {
+            if let Some(window) = &mut window {
+                window.note(key);
+            }
+        };
+        let batch = held.unwrap_or(&mut self.batch);
+        let encoded = encode_rows_event(
+            &context,
+            header.kind,
+            body,
+            &mut self.parts,
+            &mut self.scratch,
+            batch,
+            on_key,
+        );
+        match encoded {
+            Ok(rows) => {
+                transaction.rows_seen += rows;
+                self.metrics.rows.inc_by(rows);
+                self.count_policies();
+                self.keyless.limit(&name);
+                self.append_if_full()?;
+                // Inside a transaction: only when it has outgrown memory.
+                self.commit_if_due()
+            }
+            Err(error) => {
+                let place = format!("{}:{began_at}", self.place.file);
+                self.stop_table(
+                    &name,
+                    &format!(
+                        "its rows event at {place} cannot be read: {error}; take a new snapshot of the table"
+                    ),
+                );
+                Ok(())
+            }
+        }
+    }
+
+    fn count_policies(&mut self) {
+        self.metrics.zero_dates.inc_by(std::mem::take(&mut self.scratch.zero_dates));
+        self.metrics.invalid_texts.inc_by(std::mem::take(&mut self.scratch.invalid_texts));
+    }
+
+    fn stop_partial_json(&mut self, body: &[u8]) -> Result<(), ReaderError> {
+        let table_id = table_map::table_id(body).map_err(|error| self.bad_event(&error))?;
+        if let Some(mapped) = self.tables.mapped(table_id) {
+            self.stop_table(
+                &mapped.name,
+                "its JSON changes are written as differences (binlog_row_value_options = PARTIAL_JSON), which this \
+                 release cannot read; run `SET PERSIST binlog_row_value_options = ''` and take a new snapshot",
+            );
+        }
+        Ok(())
+    }
+
+    /// Stops one table; the rest goes on. The sentence is stored with the position and shown by `status`.
+    pub(super) fn stop_table(&mut self, table: &str, sentence: &str) {
+        if self.position.stopped.contains_key(table) {
+            return;
+        }
+        tracing::error!(source = %self.source, table, reason = sentence, "table stopped");
+        self.position.stopped.insert(table.to_owned(), sentence.to_owned());
+        self.metrics.stopped_tables.set(self.position.stopped.len() as i64);
+        self.keyless.forget(table);
+        self.moved = true;
+    }
+
+    fn rotate(&mut self, mut body: &[u8]) -> Result<(), ReaderError> {
+        let offset = take_le(&mut body, 8).map_err(|error| self.bad_event(&error))?;
+        let file = String::from_utf8_lossy(body).into_owned();
+        if file != self.place.file {
+            // Table maps stand before their rows in every statement: old numbers are not used in a new file.
+            self.tables.forget_maps();
+        }
+        self.place = BinlogPlace { file, offset };
+        Ok(())
+    }
+
+    /// An idle server, or one that skips transactions which we have, says where it stands.
+    fn take_heartbeat(&mut self, header: &EventHeader, body: &[u8]) {
+        let file = String::from_utf8_lossy(body);
+        if self.transaction.is_none() && file == self.place.file.as_str() {
+            self.place.offset = unwrap_offset(self.place.offset, header.next_offset);
+        }
+    }
+}
+
+/// The place after an event, from the low 32 bits that its header tells.
+fn unwrap_offset(current: u64, low: u32) -> u64 {
+    let next = current & !0xffff_ffff | u64::from(low);
+    if next < current { next + (1 << 32) } else { next }
+}
+
+/// Where an event starts, given the place before it.
+fn start_of_event(before: &BinlogPlace, header: &EventHeader) -> u64 {
+    if header.next_offset == 0 {
+        return before.offset;
+    }
+    unwrap_offset(before.offset, header.next_offset).saturating_sub(u64::from(header.size))
+}

@@ -1,0 +1,235 @@
+//! The encode thread: takes raw events and snapshot chunks, keeps the transaction state, and writes records and
+//! position to the log. One thread owns all of it, so there is one order.
+//!
+//! Records of a transaction are appended as its events come; they become visible with the next commit, which also
+//! holds the position. A commit happens between transactions when it is due by time or bytes. Inside a transaction
+//! it happens only when the transaction has outgrown `PART_BYTES`; the position then names the open transaction and
+//! how many of its rows are in the log, so that a restart reads the transaction again and passes those rows over.
+
+mod commit;
+mod events;
+mod keyless;
+mod snapshot_rows;
+mod statements;
+mod tables;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use change_log::{EncodedBatch, LogWriter};
+use schemas::{
+    avro_schema::AvroOptions,
+    gtid_set::GtidSet,
+    position::{BinlogPlace, Position},
+    table_schema::TableSchema,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use self::{events::Transaction, keyless::KeylessTables, tables::Tables};
+use crate::{
+    binlog::{
+        byte_reader::{little_endian, take},
+        event::{EventHeader, HEADER_LENGTH},
+    },
+    encode::{envelope::EnvelopeParts, row::RowScratch},
+    error::ReaderError,
+    flow::{Input, StreamState, WindowRequest},
+    metrics::SourceMetrics,
+    snapshot::window::Windows,
+    table_filter::TableFilter,
+};
+
+/// How long the thread waits for input before it looks at the clock.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What the encode thread starts with.
+pub struct CaptureSetup {
+    /// The source's name.
+    pub source: String,
+    /// How the schemas are made.
+    pub options: AvroOptions,
+    /// The longest time between commits that have records.
+    pub commit_interval: Duration,
+    /// Which tables are captured.
+    pub filter: TableFilter,
+    /// The log, opened.
+    pub writer: Box<dyn LogWriter>,
+    /// Where to go on.
+    pub position: Position,
+    /// Shapes from the catalog by `database.table`: for keys without a primary key, and for TRUNCATE of a table
+    /// that the stream has not shown yet.
+    pub catalog: HashMap<String, Arc<TableSchema>>,
+    /// Tables without a key whose existing rows are still to be read.
+    pub keyless_pending: HashSet<String>,
+    /// The source's metrics.
+    pub metrics: SourceMetrics,
+}
+
+/// The state of the encode thread.
+struct Capture {
+    source: String,
+    commit_interval: Duration,
+    filter: TableFilter,
+    writer: Box<dyn LogWriter>,
+    metrics: SourceMetrics,
+    /// As it will be committed; `gtid_set` and `place` are filled in by `commit`.
+    position: Position,
+    consumed: GtidSet,
+    /// After the last event; where a transaction is open, inside it.
+    place: BinlogPlace,
+    /// After the last whole transaction.
+    boundary: BinlogPlace,
+    transaction: Option<Transaction>,
+    tables: Tables,
+    windows: Windows,
+    window_requests: Vec<WindowRequest>,
+    keyless: KeylessTables,
+    batch: EncodedBatch,
+    parts: EnvelopeParts,
+    scratch: RowScratch,
+    inflated: Vec<u8>,
+    answers: Vec<oneshot::Sender<()>>,
+    bytes_uncommitted: usize,
+    moved: bool,
+    now: Instant,
+    now_us: i64,
+    last_commit: Instant,
+}
+
+/// Runs until `shutdown`, the inbox closes, or an error. What is complete is committed before it returns.
+pub fn run(
+    setup: CaptureSetup,
+    mut inbox: mpsc::Receiver<Input>,
+    runtime: &tokio::runtime::Handle,
+    shutdown: &CancellationToken,
+) -> Result<(), ReaderError> {
+    let mut capture = Capture::new(setup)?;
+    loop {
+        let input = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => Next::Stop,
+                input = tokio::time::timeout(TICK, inbox.recv()) => match input {
+                    Ok(Some(input)) => Next::Input(input),
+                    Ok(None) => Next::Stop,
+                    Err(_) => Next::Tick,
+                },
+            }
+        });
+        capture.read_clock();
+        match input {
+            Next::Input(input) => capture.take_input(input)?,
+            Next::Tick => {}
+            Next::Stop => return capture.finish(),
+        }
+        capture.emit_ready_chunks()?;
+        capture.commit_if_due()?;
+    }
+}
+
+enum Next {
+    Input(Input),
+    Tick,
+    Stop,
+}
+
+impl Capture {
+    fn new(setup: CaptureSetup) -> Result<Self, ReaderError> {
+        let consumed: GtidSet =
+            setup.position.gtid_set.parse().map_err(|error| {
+                ReaderError::PositionLost(format!("the stored position: {error}"))
+            })?;
+        let now = Instant::now();
+        let mut capture = Self {
+            tables: Tables::new(setup.source.clone(), setup.options, setup.catalog),
+            source: setup.source,
+            commit_interval: setup.commit_interval,
+            filter: setup.filter,
+            writer: setup.writer,
+            metrics: setup.metrics,
+            boundary: setup.position.place.clone(),
+            position: setup.position,
+            consumed,
+            place: BinlogPlace::default(),
+            transaction: None,
+            windows: Windows::default(),
+            window_requests: Vec::new(),
+            keyless: KeylessTables::new(setup.keyless_pending),
+            batch: EncodedBatch::default(),
+            parts: EnvelopeParts::default(),
+            scratch: RowScratch::default(),
+            inflated: Vec::new(),
+            answers: Vec::new(),
+            bytes_uncommitted: 0,
+            moved: true,
+            now,
+            now_us: 0,
+            last_commit: now,
+        };
+        capture.read_clock();
+        capture.metrics.stopped_tables.set(capture.position.stopped.len() as i64);
+        // The position is in the log before anything is read: a restart goes on from here, not from a later place.
+        capture.commit()?;
+        Ok(capture)
+    }
+
+    fn read_clock(&mut self) {
+        self.now = Instant::now();
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.now_us = i64::try_from(since_1970.as_micros()).unwrap_or_default();
+    }
+
+    fn take_input(&mut self, input: Input) -> Result<(), ReaderError> {
+        match input {
+            Input::Events(chunk) => self.take_events(&chunk),
+            Input::OpenWindow(request) => {
+                self.window_requests.push(request);
+                self.open_windows();
+                Ok(())
+            }
+            Input::Chunk(chunk) => {
+                self.windows.wait(chunk);
+                Ok(())
+            }
+        }
+    }
+
+    /// Opens the windows that were asked for. Only between transactions: keys that an open transaction has changed
+    /// already would be missed, and it is not in the state that the answer tells.
+    fn open_windows(&mut self) {
+        if self.transaction.is_some() {
+            return;
+        }
+        for request in self.window_requests.drain(..) {
+            self.windows.open(&request.table);
+            self.keyless.open(&request.table);
+            let state =
+                StreamState { gtid_set: self.consumed.to_string(), place: self.boundary.clone() };
+            // The snapshot reader may be gone; then its window is of no use and is replaced by the next one.
+            let _ = request.reply.send(state);
+        }
+    }
+
+    fn take_events(&mut self, chunk: &[u8]) -> Result<(), ReaderError> {
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let event = take(&mut rest, 4)
+                .and_then(|length| take(&mut rest, little_endian(length) as usize))
+                .map_err(|error| self.bad_event(&error))?;
+            let header = EventHeader::parse(event).map_err(|error| self.bad_event(&error))?;
+            self.take_event(&header, &event[HEADER_LENGTH..])?;
+        }
+        Ok(())
+    }
+
+    fn bad_event(&self, error: &crate::binlog::byte_reader::Malformed) -> ReaderError {
+        ReaderError::BadEvent {
+            place: format!("{}:{}", self.place.file, self.place.offset),
+            reason: error.to_string(),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Rows of snapshot chunks into the log, once the stream has reached the place at which they hold.
+
+use change_log::EncodedRecord;
+
+use super::Capture;
+use crate::{
+    encode::envelope::{SOURCE_VERSION, SourceBlock},
+    error::ReaderError,
+    flow::SnapshotChunk,
+    snapshot::window::table_of,
+};
+
+impl Capture {
+    /// Emits every chunk that the stream has reached. Only between transactions.
+    pub(super) fn emit_ready_chunks(&mut self) -> Result<(), ReaderError> {
+        if self.transaction.is_some() {
+            return Ok(());
+        }
+        while let Some(chunk) = self.windows.take_ready(&self.boundary) {
+            self.emit_chunk(chunk)?;
+        }
+        Ok(())
+    }
+
+    fn emit_chunk(&mut self, chunk: SnapshotChunk) -> Result<(), ReaderError> {
+        let table = table_of(&chunk);
+        let mut kept = None;
+        if self.keyless.is_pending(&table) {
+            kept = self.keyless.settle(&table, &chunk);
+            if kept.is_none() {
+                // `committed` is dropped with the chunk: the snapshot reader takes a new view.
+                return Ok(());
+            }
+        }
+        if !self.position.stopped.contains_key(&table) {
+            self.append_rows(&chunk)?;
+        }
+        if let Some(held) = kept.filter(|held| !held.records.is_empty()) {
+            // The order is the log's: rows of the view first, then the events that are not in it.
+            self.append_batch(&held)?;
+        }
+        let progress = self.position.snapshots.entry(table).or_default();
+        progress.rows += chunk.rows.len() as u64;
+        progress.rows_estimated = chunk.rows_estimated.max(progress.rows);
+        progress.last_key = chunk.last_key;
+        progress.done = chunk.last;
+        if chunk.last {
+            progress.last_key = None;
+        }
+        self.metrics.snapshot_rows.inc_by(chunk.rows.len() as u64);
+        self.metrics.zero_dates.inc_by(chunk.zero_dates);
+        self.answers.push(chunk.committed);
+        // The reader of the snapshot waits for it.
+        self.commit()
+    }
+
+    fn append_rows(&mut self, chunk: &SnapshotChunk) -> Result<(), ReaderError> {
+        let target =
+            self.tables.target_of_schema(&chunk.schema, self.writer.as_mut(), &mut self.batch)?;
+        self.parts.fill(
+            &SourceBlock {
+                version: SOURCE_VERSION,
+                source: &self.source,
+                snapshot: "true",
+                database: &chunk.schema.id.database,
+                table: &chunk.schema.id.table,
+                committed_at_us: self.now_us,
+                server_id: 0,
+                gtid: "",
+                file: &chunk.high.file,
+                offset: chunk.high.offset,
+                thread: 0,
+            },
+            self.now_us,
+        );
+        self.parts.set_op(b'r');
+        for (key, row) in &chunk.rows {
+            let bytes = &mut self.batch.bytes;
+            let start = bytes.len();
+            bytes.extend_from_slice(&target.schemas.value.framing);
+            bytes.extend_from_slice(&[0, 2]);
+            bytes.extend_from_slice(&chunk.bytes[row.clone()]);
+            self.parts.write(bytes, 0);
+            let value = start..bytes.len();
+            let key = target.schemas.key.as_ref().map(|schema| {
+                let start = bytes.len();
+                bytes.extend_from_slice(&schema.framing);
+                bytes.extend_from_slice(&chunk.bytes[key.clone()]);
+                start..bytes.len()
+            });
+            self.batch.records.push(EncodedRecord {
+                topic: target.topic,
+                key,
+                value: Some(value),
+                timestamp_ms: self.now_us / 1000,
+            });
+            self.append_if_full()?;
+        }
+        Ok(())
+    }
+}

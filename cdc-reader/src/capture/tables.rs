@@ -1,0 +1,237 @@
+//! The tables that the stream has shown: plans by table id, topics, and which schemas are in the log.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use change_log::{Cleanup, EncodedBatch, EncodedRecord, LogWriter, TopicHandle, TopicSpec};
+use schemas::{avro_schema::AvroOptions, table_id::schemas_topic, table_schema::TableSchema};
+
+use crate::{
+    binlog::table_map,
+    encode::plan::{EncodePlan, SchemaText, TableSchemas},
+    error::ReaderError,
+    table_filter::TableFilter,
+};
+
+/// What a rows event needs of its table.
+#[derive(Clone)]
+pub(super) struct MappedTable {
+    pub index: usize,
+    /// `database.table`.
+    pub name: Arc<str>,
+    pub topic: TopicHandle,
+    pub plan: Arc<EncodePlan>,
+}
+
+/// Where a table's records go, and by which schemas.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub name: Arc<str>,
+    pub topic: TopicHandle,
+    pub schemas: Arc<TableSchemas>,
+}
+
+/// See the module.
+pub(super) struct Tables {
+    source: String,
+    options: AvroOptions,
+    catalog: HashMap<String, Arc<TableSchema>>,
+    maps: HashMap<u64, Mapped>,
+    targets: Vec<Target>,
+    by_name: HashMap<String, usize>,
+    published: HashSet<u64>,
+}
+
+struct Mapped {
+    /// The table map's body: the same bytes mean the same shape.
+    body: Vec<u8>,
+    table: Option<MappedTable>,
+}
+
+impl Tables {
+    pub(super) fn new(
+        source: String,
+        options: AvroOptions,
+        catalog: HashMap<String, Arc<TableSchema>>,
+    ) -> Self {
+        Self {
+            source,
+            options,
+            catalog,
+            maps: HashMap::new(),
+            targets: Vec::new(),
+            by_name: HashMap::new(),
+            published: HashSet::new(),
+        }
+    }
+
+    /// Takes a table map. Answers the table and the sentence when its shape cannot be read.
+    pub(super) fn map(
+        &mut self,
+        body: &[u8],
+        filter: &TableFilter,
+        writer: &mut dyn LogWriter,
+        batch: &mut EncodedBatch,
+    ) -> Result<Option<(String, String)>, ReaderError> {
+        let (Ok(table_id), Ok((database, table))) =
+            (table_map::table_id(body), table_map::table_name(body))
+        else {
+            return Err(ReaderError::BadEvent {
+                place: "table map".into(),
+                reason: "it ends too early".into(),
+            });
+        };
+        if self.maps.get(&table_id).is_some_and(|mapped| mapped.body == body) {
+            return Ok(None);
+        }
+        let (database, table) = (String::from_utf8_lossy(database), String::from_utf8_lossy(table));
+        let mut mapped = Mapped { body: body.to_vec(), table: None };
+        let mut unreadable = None;
+        if filter.captures(&database, &table) {
+            let name = format!("{database}.{table}");
+            match self.plan(body, &name) {
+                Ok(plan) => mapped.table = Some(self.add(&name, plan, writer, batch)?),
+                Err(sentence) => unreadable = Some((name, sentence)),
+            }
+        }
+        self.maps.insert(table_id, mapped);
+        Ok(unreadable)
+    }
+
+    fn plan(&self, body: &[u8], name: &str) -> Result<EncodePlan, String> {
+        let map = table_map::parse(body)
+            .map_err(|error| format!("its table map cannot be read: {error}"))?;
+        let unique_key: Vec<String> = self
+            .catalog
+            .get(name)
+            .map(|schema| schema.key_columns().map(|column| column.name.clone()).collect())
+            .unwrap_or_default();
+        EncodePlan::new(&map, &self.source, &unique_key, self.options)
+    }
+
+    fn add(
+        &mut self,
+        name: &str,
+        plan: EncodePlan,
+        writer: &mut dyn LogWriter,
+        batch: &mut EncodedBatch,
+    ) -> Result<MappedTable, ReaderError> {
+        let index = self.set_target(name, Arc::new(plan.schemas.clone()), writer, batch)?;
+        let target = &self.targets[index];
+        Ok(MappedTable {
+            index,
+            name: target.name.clone(),
+            topic: target.topic,
+            plan: Arc::new(plan),
+        })
+    }
+
+    /// The table of a rows event; `None` when it is not captured.
+    pub(super) fn mapped(&self, table_id: u64) -> Option<MappedTable> {
+        self.maps.get(&table_id).and_then(|mapped| mapped.table.clone())
+    }
+
+    /// Table ids are not used across files.
+    pub(super) fn forget_maps(&mut self) {
+        self.maps.clear();
+    }
+
+    /// `database.table` of a table.
+    pub(super) fn name(&self, index: usize) -> Arc<str> {
+        self.targets.get(index).map_or_else(|| "".into(), |target| target.name.clone())
+    }
+
+    /// The table's newest schemas, from the stream or else from the catalog.
+    pub(super) fn target(
+        &mut self,
+        name: &str,
+        writer: &mut dyn LogWriter,
+        batch: &mut EncodedBatch,
+    ) -> Result<Option<Target>, ReaderError> {
+        if let Some(&index) = self.by_name.get(name) {
+            return Ok(self.targets.get(index).cloned());
+        }
+        match self.catalog.get(name).cloned() {
+            Some(schema) => self.target_of_schema(&schema, writer, batch).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The target of rows that were read with this shape.
+    pub(super) fn target_of_schema(
+        &mut self,
+        schema: &Arc<TableSchema>,
+        writer: &mut dyn LogWriter,
+        batch: &mut EncodedBatch,
+    ) -> Result<Target, ReaderError> {
+        let name = format!("{}.{}", schema.id.database, schema.id.table);
+        if let Some(&index) = self.by_name.get(&name)
+            && self.targets[index].schemas.schema == *schema
+        {
+            return Ok(self.targets[index].clone());
+        }
+        let schemas = Arc::new(TableSchemas::new(schema.clone(), self.options));
+        // The stream may know a newer shape: that one stays the table's.
+        if let Some(&index) = self.by_name.get(&name) {
+            self.publish(&schemas, writer, batch)?;
+            return Ok(Target { schemas, ..self.targets[index].clone() });
+        }
+        let index = self.set_target(&name, schemas, writer, batch)?;
+        Ok(self.targets[index].clone())
+    }
+
+    fn set_target(
+        &mut self,
+        name: &str,
+        schemas: Arc<TableSchemas>,
+        writer: &mut dyn LogWriter,
+        batch: &mut EncodedBatch,
+    ) -> Result<usize, ReaderError> {
+        self.publish(&schemas, writer, batch)?;
+        if let Some(&index) = self.by_name.get(name) {
+            self.targets[index].schemas = schemas;
+            return Ok(index);
+        }
+        let spec = TopicSpec { name: schemas.schema.id.topic(), cleanup: Cleanup::Delete };
+        let topic = writer.topic(&spec)?;
+        let index = self.targets.len();
+        self.targets.push(Target { name: name.into(), topic, schemas });
+        self.by_name.insert(name.to_owned(), index);
+        Ok(index)
+    }
+
+    /// Puts schemas that are not there yet into the schemas topic, before the first record that needs them.
+    fn publish(
+        &mut self,
+        schemas: &TableSchemas,
+        writer: &mut dyn LogWriter,
+        batch: &mut EncodedBatch,
+    ) -> Result<(), ReaderError> {
+        let texts: Vec<&SchemaText> = schemas
+            .key
+            .iter()
+            .chain([&schemas.value])
+            .filter(|text| self.published.insert(text.fingerprint))
+            .collect();
+        if texts.is_empty() {
+            return Ok(());
+        }
+        let spec = TopicSpec { name: schemas_topic(&self.source), cleanup: Cleanup::Compact };
+        let topic = writer.topic(&spec)?;
+        for text in texts {
+            let key_start = batch.bytes.len();
+            batch.bytes.extend_from_slice(&text.fingerprint.to_le_bytes());
+            let value_start = batch.bytes.len();
+            batch.bytes.extend_from_slice(text.text.as_bytes());
+            batch.records.push(EncodedRecord {
+                topic,
+                key: Some(key_start..value_start),
+                value: Some(value_start..batch.bytes.len()),
+                timestamp_ms: 0,
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,10 @@
+//! From a row image's bytes to Avro bytes, by a plan per table shape and without values in between. Synchronous.
+
+pub mod charset;
+pub mod decimal;
+pub mod envelope;
+pub mod json;
+pub mod plan;
+pub mod row;
+pub mod rows_event;
+pub mod temporal;

@@ -1,0 +1,97 @@
+//! The types between the stages, in the order of the flow.
+//!
+//! ```text
+//! binlog::stream --Input::Events (<= 256 KB of raw events, 16 in flight)--> encode thread --EncodedBatch--> log writer
+//! snapshot       --Input::OpenWindow, Input::Chunk (1 chunk in flight per reader)--^
+//! ```
+
+use std::{ops::Range, sync::Arc};
+
+use schemas::{position::BinlogPlace, table_schema::TableSchema};
+use tokio::sync::{mpsc, oneshot};
+
+/// What the encode thread receives.
+#[derive(Debug)]
+pub enum Input {
+    /// Whole binlog events, each its 4-byte little-endian length (header + body, without checksum), the 19-byte
+    /// header, the body.
+    Events(Vec<u8>),
+    /// A snapshot reader is about to read a chunk of this table.
+    OpenWindow(WindowRequest),
+    /// The rows it read.
+    Chunk(SnapshotChunk),
+}
+
+/// Asks the encode thread to remember, from now on, every key of the table that the stream changes (both the key
+/// before and the key after). A new request for the same table replaces the window that was open.
+/// A window is opened between transactions: a request that comes inside one is answered after its end. Otherwise the
+/// transaction's earlier rows would be neither remembered nor in the answer, and a SELECT that runs before the engine
+/// has committed it would bring back what they replaced.
+#[derive(Debug)]
+pub struct WindowRequest {
+    /// `database.table`.
+    pub table: String,
+    /// Where the stream stands at that moment.
+    pub reply: oneshot::Sender<StreamState>,
+}
+
+/// How far the encode thread has consumed the stream.
+#[derive(Clone, Debug, Default)]
+pub struct StreamState {
+    /// All transactions consumed, as text; empty without GTIDs.
+    pub gtid_set: String,
+    /// The place after the last one.
+    pub place: BinlogPlace,
+}
+
+/// Rows of one chunk as Avro data without framing, to be wrapped and emitted when the stream has reached `high`.
+#[derive(Debug)]
+pub struct SnapshotChunk {
+    /// The table's shape as it was read.
+    pub schema: Arc<TableSchema>,
+    /// The bytes that `rows` points into.
+    pub bytes: Vec<u8>,
+    /// Key datum and row datum (the `Value` record) of each row; the key is empty for a table without a key.
+    pub rows: Vec<(Range<usize>, Range<usize>)>,
+    /// The end of the binlog after the SELECT: every transaction that the SELECT can have seen lies before it.
+    pub high: BinlogPlace,
+    /// The chunk's last key, to go on after.
+    pub last_key: Option<Vec<String>>,
+    /// Whether it is the table's last chunk.
+    pub last: bool,
+    /// The server's estimate of the table's rows.
+    pub rows_estimated: u64,
+    /// Zero or partly zero dates among the values, which became NULL (or the epoch where NULL is not possible).
+    pub zero_dates: u64,
+    /// Set for the one chunk of a table without a key; see [`KeylessView`].
+    pub keyless: Option<KeylessView>,
+    /// Answered once the chunk is in a committed transaction of the log. Dropped without an answer when the chunk
+    /// was not taken (the stream was connected again, the window overflowed, a keyless view was not exact): the
+    /// snapshot reader then opens a new window and reads again.
+    pub committed: oneshot::Sender<()>,
+}
+
+/// What the read view of a table without a key holds. There is no key by which a row of the view and the stream's
+/// event of the same row could be matched, so the events themselves are divided.
+///
+/// While such a table's snapshot is not done (it was given to the snapshot reader, and the position does not say
+/// `done`), the stream emits none of its row events: rows committed so far will be in the view. The encode thread
+/// - without an open window: drops them;
+/// - from `OpenWindow` on: holds them encoded, each with its transaction's GTID and end, within a limit of bytes;
+///   beyond it, and at a DDL or TRUNCATE of the table, the window is closed and its chunk will not be taken;
+/// - when the stream has reached the chunk's `high`, divides what it holds. A transaction whose GTID is in
+///   `executed_before` is in the view: dropped. One that ends after `high` is not in the view: kept. Any other may
+///   or may not be in it: then the chunk is not taken, everything held is dropped, and `committed` is dropped too.
+///   Otherwise the chunk's rows are emitted, then what was kept, and the table is `done`, in one log transaction.
+///
+/// A crash in between is harmless: held events are in no committed position's debt, because the table is still not
+/// done and the next view will contain them as rows.
+/// A chunk without rows and without a `KeylessView` is sent when the existing rows are given up; the table is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeylessView {
+    /// `@@GLOBAL.gtid_executed` read before the view was taken.
+    pub executed_before: String,
+}
+
+/// The encode thread's inbox.
+pub type InputSender = mpsc::Sender<Input>;

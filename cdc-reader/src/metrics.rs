@@ -1,0 +1,112 @@
+//! What the reader measures. Names and labels are constants with units; docs list them.
+
+use prometheus::{
+    IntCounterVec, IntGaugeVec, Opts, Registry,
+    core::{Collector, GenericCounter, GenericGauge},
+};
+
+/// The reader's metrics; cheap to clone. The label is the source's name.
+#[derive(Clone, Debug)]
+pub struct ReaderMetrics {
+    rows: IntCounterVec,
+    bytes: IntCounterVec,
+    commits: IntCounterVec,
+    snapshot_rows: IntCounterVec,
+    zero_dates: IntCounterVec,
+    invalid_texts: IntCounterVec,
+    lag_ms: IntGaugeVec,
+    stopped_tables: IntGaugeVec,
+    reconnects: IntCounterVec,
+}
+
+/// One source's metrics.
+#[derive(Clone, Debug)]
+pub struct SourceMetrics {
+    /// Rows taken from the binlog.
+    pub rows: GenericCounter<prometheus::core::AtomicU64>,
+    /// Bytes of keys and values written to the log.
+    pub bytes: GenericCounter<prometheus::core::AtomicU64>,
+    /// Transactions committed to the log.
+    pub commits: GenericCounter<prometheus::core::AtomicU64>,
+    /// Rows taken from tables by the snapshot.
+    pub snapshot_rows: GenericCounter<prometheus::core::AtomicU64>,
+    /// Values changed by the zero-date policy.
+    pub zero_dates: GenericCounter<prometheus::core::AtomicU64>,
+    /// Values changed because they are no text in their character set.
+    pub invalid_texts: GenericCounter<prometheus::core::AtomicU64>,
+    /// Milliseconds between the source's commit and the log's, of the newest transaction.
+    pub lag_ms: GenericGauge<prometheus::core::AtomicI64>,
+    /// Tables that were stopped.
+    pub stopped_tables: GenericGauge<prometheus::core::AtomicI64>,
+    /// How often the connection was made again.
+    pub reconnects: GenericCounter<prometheus::core::AtomicU64>,
+}
+
+impl ReaderMetrics {
+    /// Makes the metrics and registers them. Registering a second time in one registry is an error of the caller and
+    /// leaves the first ones in place.
+    pub fn new(registry: &Registry) -> Self {
+        let metrics = Self {
+            rows: counter("binlake_reader_rows_total", "rows taken from the binlog"),
+            bytes: counter("binlake_reader_log_bytes_total", "bytes of keys and values written"),
+            commits: counter("binlake_reader_commits_total", "transactions committed to the log"),
+            snapshot_rows: counter("binlake_reader_snapshot_rows_total", "rows taken by snapshots"),
+            zero_dates: counter(
+                "binlake_reader_zero_dates_total",
+                "zero dates written as NULL, or as the epoch where NULL is not possible",
+            ),
+            invalid_texts: counter(
+                "binlake_reader_invalid_texts_total",
+                "texts with bytes that are invalid in their character set",
+            ),
+            lag_ms: gauge("binlake_reader_lag_milliseconds", "source commit to log commit"),
+            stopped_tables: gauge("binlake_reader_stopped_tables", "tables that were stopped"),
+            reconnects: counter("binlake_reader_reconnects_total", "connections made again"),
+        };
+        metrics.register(registry);
+        metrics
+    }
+
+    /// The metrics of one source.
+    pub fn source(&self, source: &str) -> SourceMetrics {
+        let label = &[source];
+        SourceMetrics {
+            rows: self.rows.with_label_values(label),
+            bytes: self.bytes.with_label_values(label),
+            commits: self.commits.with_label_values(label),
+            snapshot_rows: self.snapshot_rows.with_label_values(label),
+            zero_dates: self.zero_dates.with_label_values(label),
+            invalid_texts: self.invalid_texts.with_label_values(label),
+            lag_ms: self.lag_ms.with_label_values(label),
+            stopped_tables: self.stopped_tables.with_label_values(label),
+            reconnects: self.reconnects.with_label_values(label),
+        }
+    }
+
+    fn register(&self, registry: &Registry) {
+        let collectors: [Box<dyn Collector>; 9] = [
+            Box::new(self.rows.clone()),
+            Box::new(self.bytes.clone()),
+            Box::new(self.commits.clone()),
+            Box::new(self.snapshot_rows.clone()),
+            Box::new(self.zero_dates.clone()),
+            Box::new(self.invalid_texts.clone()),
+            Box::new(self.lag_ms.clone()),
+            Box::new(self.stopped_tables.clone()),
+            Box::new(self.reconnects.clone()),
+        ];
+        for collector in collectors {
+            if let Err(error) = registry.register(collector) {
+                tracing::warn!(%error, "metric not registered");
+            }
+        }
+    }
+}
+
+fn counter(name: &str, help: &str) -> IntCounterVec {
+    IntCounterVec::new(Opts::new(name, help), &["source"]).expect("constant names are valid")
+}
+
+fn gauge(name: &str, help: &str) -> IntGaugeVec {
+    IntGaugeVec::new(Opts::new(name, help), &["source"]).expect("constant names are valid")
+}

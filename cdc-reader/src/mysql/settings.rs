@@ -1,0 +1,186 @@
+//! The server's settings that capturing depends on: one function each, from the setting's value to the sentence that
+//! says what is wrong and the SQL that cures it. Pure.
+
+/// The settings that are asked for, in the order of a report.
+pub const NAMES: [&str; 10] = [
+    "log_bin",
+    "server_id",
+    "binlog_format",
+    "binlog_row_image",
+    "binlog_row_metadata",
+    "binlog_row_value_options",
+    "gtid_mode",
+    "enforce_gtid_consistency",
+    "binlog_transaction_compression",
+    "binlog_expire_logs_seconds",
+];
+
+/// What a setting must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// The value wanted, in words.
+    pub expected: &'static str,
+    /// What is wrong, with its cure; `None` when it is right.
+    pub finding: Option<String>,
+    /// Whether capturing is refused with this finding; otherwise it is a warning.
+    pub required: bool,
+}
+
+/// Judges a setting by its value; `None` for a name that is not in [`NAMES`].
+pub fn judge(name: &str, value: &str) -> Option<Requirement> {
+    let required = |expected, finding| Requirement { expected, finding, required: true };
+    Some(match name {
+        "log_bin" => required("ON", ensure_log_bin(value)),
+        "server_id" => required("not 0", ensure_server_id(value)),
+        "binlog_format" => required("ROW", ensure_binlog_format(value)),
+        "binlog_row_image" => required("FULL", ensure_binlog_row_image(value)),
+        "binlog_row_metadata" => required("FULL", ensure_binlog_row_metadata(value)),
+        "binlog_row_value_options" => required("empty", ensure_binlog_row_value_options(value)),
+        "gtid_mode" => required("ON", ensure_gtid_mode(value)),
+        "enforce_gtid_consistency" => required("ON", ensure_gtid_consistency(value)),
+        "binlog_transaction_compression" => {
+            Requirement { expected: "ON or OFF", finding: None, required: false }
+        }
+        "binlog_expire_logs_seconds" => Requirement {
+            expected: "0 or at least 86400",
+            finding: ensure_binlog_retention(value),
+            required: false,
+        },
+        _ => return None,
+    })
+}
+
+/// The binlog must be written.
+pub fn ensure_log_bin(value: &str) -> Option<String> {
+    (!is_on(value)).then(|| {
+        "log_bin is OFF, so there are no changes to read: start the server with log_bin = binlog (my.cnf) and without \
+         skip_log_bin"
+            .into()
+    })
+}
+
+/// A server with id 0 refuses every replica.
+pub fn ensure_server_id(value: &str) -> Option<String> {
+    (value.trim() == "0").then(|| {
+        "server_id is 0, so the server refuses to send its binlog: SET PERSIST server_id = 1".into()
+    })
+}
+
+/// Statements cannot be applied; rows can.
+pub fn ensure_binlog_format(value: &str) -> Option<String> {
+    // The variable is gone from servers that know rows only.
+    (!value.is_empty() && !value.eq_ignore_ascii_case("ROW")).then(|| {
+        format!(
+            "binlog_format is {value} and must be ROW: SET PERSIST binlog_format = 'ROW' (and reconnect applications)"
+        )
+    })
+}
+
+/// Without all columns a change is not a row.
+pub fn ensure_binlog_row_image(value: &str) -> Option<String> {
+    (!value.eq_ignore_ascii_case("FULL")).then(|| {
+        format!(
+            "binlog_row_image is {value} and must be FULL: SET PERSIST binlog_row_image = 'FULL' (and reconnect \
+             applications)"
+        )
+    })
+}
+
+/// Names, signs and members of columns must be those of the moment of the change, not today's.
+pub fn ensure_binlog_row_metadata(value: &str) -> Option<String> {
+    (!value.eq_ignore_ascii_case("FULL")).then(|| {
+        format!(
+            "binlog_row_metadata is {value} and must be FULL: SET PERSIST binlog_row_metadata = 'FULL'"
+        )
+    })
+}
+
+/// Differences of JSON values are not applied in this release.
+pub fn ensure_binlog_row_value_options(value: &str) -> Option<String> {
+    (!value.is_empty()).then(|| {
+        format!(
+            "binlog_row_value_options is {value} and must be empty: SET PERSIST binlog_row_value_options = ''"
+        )
+    })
+}
+
+/// A position that holds on every server of a replication group, and the snapshot's proof, need GTIDs.
+pub fn ensure_gtid_mode(value: &str) -> Option<String> {
+    if value.eq_ignore_ascii_case("ON") {
+        return None;
+    }
+    // Only one step is allowed at a time.
+    let steps = ["OFF", "OFF_PERMISSIVE", "ON_PERMISSIVE", "ON"];
+    let now = steps.iter().position(|step| step.eq_ignore_ascii_case(value)).unwrap_or(0);
+    let cure: Vec<String> =
+        steps[now + 1..].iter().map(|step| format!("SET PERSIST gtid_mode = {step}")).collect();
+    Some(format!(
+        "gtid_mode is {value} and must be ON: after SET PERSIST enforce_gtid_consistency = ON, run one by one {}",
+        cure.join("; ")
+    ))
+}
+
+/// GTIDs can only be on with it.
+pub fn ensure_gtid_consistency(value: &str) -> Option<String> {
+    (!is_on(value)).then(|| {
+        format!(
+            "enforce_gtid_consistency is {value} and must be ON: SET PERSIST enforce_gtid_consistency = ON"
+        )
+    })
+}
+
+/// A reader that is away for longer than the binlog is kept has to read everything again.
+pub fn ensure_binlog_retention(value: &str) -> Option<String> {
+    let seconds: u64 = value.parse().ok()?;
+    (1..86_400).contains(&seconds).then(|| {
+        format!(
+            "the binlog is kept for {seconds} s only; after a longer stop all tables are read again: SET PERSIST \
+             binlog_expire_logs_seconds = 604800"
+        )
+    })
+}
+
+fn is_on(value: &str) -> bool {
+    value.eq_ignore_ascii_case("ON") || value == "1"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn right_settings_have_no_finding() {
+        let right = ["ON", "7", "ROW", "FULL", "FULL", "", "ON", "ON", "ON", "2592000"];
+        for (name, value) in NAMES.iter().zip(right) {
+            let requirement = judge(name, value).expect("known");
+            assert_eq!(requirement.finding, None, "{name}");
+        }
+    }
+
+    #[test]
+    fn wrong_settings_are_told_with_their_cure() {
+        let wrong = [
+            ("log_bin", "OFF", "log_bin = binlog", true),
+            ("server_id", "0", "SET PERSIST server_id = 1", true),
+            ("binlog_format", "MIXED", "SET PERSIST binlog_format = 'ROW'", true),
+            ("binlog_row_image", "MINIMAL", "SET PERSIST binlog_row_image = 'FULL'", true),
+            ("binlog_row_metadata", "MINIMAL", "SET PERSIST binlog_row_metadata = 'FULL'", true),
+            ("binlog_row_value_options", "PARTIAL_JSON", "binlog_row_value_options = ''", true),
+            ("gtid_mode", "ON_PERMISSIVE", "one by one SET PERSIST gtid_mode = ON", true),
+            (
+                "gtid_mode",
+                "OFF",
+                "OFF_PERMISSIVE; SET PERSIST gtid_mode = ON_PERMISSIVE; SET",
+                true,
+            ),
+            ("enforce_gtid_consistency", "WARN", "enforce_gtid_consistency = ON", true),
+            ("binlog_expire_logs_seconds", "3600", "binlog_expire_logs_seconds = 604800", false),
+        ];
+        for (name, value, cure, required) in wrong {
+            let requirement = judge(name, value).expect("known");
+            let finding = requirement.finding.expect("a finding");
+            assert!(finding.contains(cure), "{name}: {finding}");
+            assert_eq!(requirement.required, required, "{name}");
+        }
+    }
+}

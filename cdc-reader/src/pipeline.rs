@@ -1,0 +1,286 @@
+//! Builds the channels, spawns the named tasks and joins them; it processes nothing itself.
+//!
+//! ```text
+//! stream task --Input, 16 chunks--> encode thread --> log
+//! snapshot task --Input-----------------^
+//! ```
+//! One attempt runs until a part ends. What may pass is tried again from the last committed position, after a pause
+//! that grows; everything else stops the source with its sentence.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use change_log::{LogConfig, LogWriter, open_writer};
+use mysql_async::{Conn, prelude::Queryable};
+use schemas::{
+    avro_schema::AvroOptions,
+    gtid_set::GtidSet,
+    position::{Position, TableSnapshot},
+    row_digest::row_digest,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    binlog::stream,
+    capture::{self, CaptureSetup},
+    config::SourceConfig,
+    error::{Action, ReaderError},
+    flow::Input,
+    metrics::{ReaderMetrics, SourceMetrics},
+    mysql::{
+        catalog::{self, Catalog, CatalogTable},
+        connect::{Server, classify, connect, place, reconnect, server},
+        place::{binlog_end, ensure_position, gtid_executed},
+        preflight,
+    },
+    snapshot,
+    table_filter::TableFilter,
+};
+
+/// Chunks of events in flight between the stream and the encode thread.
+const INBOX_CHUNKS: usize = 16;
+/// How long opening the log may take.
+const LOG_TIMEOUT: Duration = Duration::from_secs(30);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Captures one source into the log until `shutdown`. Returns early only with an error that trying again cannot cure.
+pub async fn run(
+    config: SourceConfig,
+    log: LogConfig,
+    shutdown: CancellationToken,
+    metrics: ReaderMetrics,
+) -> Result<(), ReaderError> {
+    let source = Source {
+        filter: TableFilter::new(&config.tables).map_err(|reason| ReaderError::Config {
+            source_name: config.name.clone(),
+            reason: reason.to_string(),
+        })?,
+        metrics: metrics.source(&config.name),
+        config: Arc::new(config),
+        log,
+    };
+    let mut first = true;
+    let mut pause = Duration::from_secs(1);
+    loop {
+        let error = match attempt(&source, first, &shutdown).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if error.action() == Action::StopService || shutdown.is_cancelled() {
+            return if shutdown.is_cancelled() { Ok(()) } else { Err(error) };
+        }
+        first = false;
+        source.metrics.reconnects.inc();
+        warn!(source = %source.config.name, %error, pause_s = pause.as_secs(), "trying again");
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+struct Source {
+    config: Arc<SourceConfig>,
+    log: LogConfig,
+    filter: TableFilter,
+    metrics: SourceMetrics,
+}
+
+async fn attempt(
+    source: &Source,
+    first: bool,
+    shutdown: &CancellationToken,
+) -> Result<(), ReaderError> {
+    let config = &source.config;
+    let mut connection = if first { connect(config).await? } else { reconnect(config).await? };
+    let server = server(&mut connection, &place(config)).await?;
+    preflight::ensure_ready(&mut connection, &server, config).await?;
+    let writer = open_log(source).await?;
+    let stored = writer.last_position().map(<[u8]>::to_vec);
+    // The position comes before the catalog: a table that is made in between is seen by both, never by neither.
+    let mut position = start_position(&mut connection, &server, source, stored).await?;
+    let catalog = catalog::load(&mut connection, &server, &config.name, &source.filter).await?;
+    note_tables(&mut position, source, &catalog);
+    // The snapshot and the stream use connections of their own.
+    let _ = connection.disconnect().await;
+
+    let stop = shutdown.child_token();
+    let guard = stop.clone().drop_guard();
+    let (inbox, received) = mpsc::channel::<Input>(INBOX_CHUNKS);
+    let start: GtidSet = position
+        .gtid_set
+        .parse()
+        .map_err(|error| ReaderError::PositionLost(format!("the stored position: {error}")))?;
+    let progress = position.snapshots.clone();
+    let shapes: HashMap<_, _> =
+        catalog.tables.iter().map(|table| (table.name(), table.schema.clone())).collect();
+    let to_read: Vec<CatalogTable> = catalog
+        .tables
+        .into_iter()
+        .filter(|table| {
+            let name = table.name();
+            !progress.get(&name).is_some_and(|p| p.done) && !position.stopped.contains_key(&name)
+        })
+        .collect();
+    let setup = CaptureSetup {
+        source: config.name.clone(),
+        options: AvroOptions { debezium_compat: config.debezium_compat },
+        commit_interval: Duration::from_millis(config.commit_interval_ms),
+        filter: source.filter.clone(),
+        writer,
+        position,
+        catalog: shapes,
+        keyless_pending: keyless(&to_read),
+        metrics: source.metrics.clone(),
+    };
+    let mut captured = spawn_capture(setup, received, stop.clone())?;
+
+    let stream_config = config.clone();
+    let (stream_inbox, stream_stop) = (inbox.clone(), stop.clone());
+    let mut streaming = tokio::spawn(async move {
+        let id = server_id(&stream_config);
+        stream::follow(&stream_config, id, &start, &stream_inbox, &stream_stop).await
+    });
+    let mut snapshotting =
+        tokio::spawn(snapshot::run(config.clone(), to_read, progress, inbox, stop.clone()));
+
+    let mut snapshot_running = true;
+    let result = loop {
+        tokio::select! {
+            captured = &mut captured => {
+                drop(guard);
+                let _ = tokio::join!(streaming, async {
+                    if snapshot_running { let _ = (&mut snapshotting).await; }
+                });
+                return captured.unwrap_or_else(|_| Err(ended("the encode thread")));
+            }
+            streamed = &mut streaming => break joined(streamed, "the stream task"),
+            read = &mut snapshotting, if snapshot_running => {
+                snapshot_running = false;
+                match joined(read, "the snapshot task") {
+                    Ok(()) => info!(source = %config.name, "snapshot complete"),
+                    Err(error) => break Err(error),
+                }
+            }
+        }
+    };
+    // The encode thread commits what is complete; then the log is closed before the next attempt opens it.
+    drop(guard);
+    if snapshot_running {
+        let _ = snapshotting.await;
+    }
+    if !streaming.is_finished() {
+        let _ = streaming.await;
+    }
+    match captured.await {
+        Ok(Err(error)) if result.is_ok() => Err(error),
+        _ => result,
+    }
+}
+
+/// Reads on a thread of its own, because the log's calls block. A stop is a cancelled token.
+fn spawn_capture(
+    setup: CaptureSetup,
+    inbox: mpsc::Receiver<Input>,
+    stop: CancellationToken,
+) -> Result<oneshot::Receiver<Result<(), ReaderError>>, ReaderError> {
+    let (done, captured) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    let name = format!("encode-{}", setup.source);
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || {
+            let _ = done.send(capture::run(setup, inbox, &runtime, &stop));
+        })
+        .map_err(|error| ended(&format!("starting the encode thread: {error}")))?;
+    Ok(captured)
+}
+
+fn joined(
+    result: Result<Result<(), ReaderError>, tokio::task::JoinError>,
+    what: &str,
+) -> Result<(), ReaderError> {
+    result.unwrap_or_else(|_| Err(ended(what)))
+}
+
+fn ended(what: &str) -> ReaderError {
+    ReaderError::Transient {
+        place: "this process".into(),
+        reason: format!("{what} ended unexpectedly"),
+    }
+}
+
+async fn open_log(source: &Source) -> Result<Box<dyn LogWriter>, ReaderError> {
+    let (log, name) = (source.log.clone(), source.config.name.clone());
+    tokio::task::spawn_blocking(move || open_writer(&log, &name, LOG_TIMEOUT))
+        .await
+        .map_err(|_| ended("opening the change log"))?
+        .map_err(ReaderError::from)
+}
+
+/// Where to go on: the log's last position, checked against the server; for a new source the server's present state,
+/// taken before the snapshot, so that nothing falls between them.
+async fn start_position(
+    connection: &mut Conn,
+    server: &Server,
+    source: &Source,
+    stored: Option<Vec<u8>>,
+) -> Result<Position, ReaderError> {
+    let mut position = match stored {
+        Some(stored) => {
+            let position: Position = serde_json::from_slice(&stored).map_err(|error| {
+                ReaderError::PositionLost(format!(
+                    "the position of source {} in the change log cannot be read ({error}); it was written by another \
+                     release",
+                    source.config.name
+                ))
+            })?;
+            // The stream may be ahead of what the server counts as executed by the length of a commit.
+            let wait = format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{}', 5)", position.gtid_set);
+            connection.query_drop(wait).await.map_err(|e| classify(e, &server.place))?;
+            ensure_position(connection, server, &position).await?;
+            position
+        }
+        None => {
+            let gtid_set = gtid_executed(connection, server).await?;
+            let place = binlog_end(connection, server).await?;
+            info!(source = %source.config.name, %gtid_set, "new source");
+            Position { gtid_set, place, ..Position::default() }
+        }
+    };
+    position.server_uuid.clone_from(&server.uuid);
+    Ok(position)
+}
+
+/// Enters what the catalog says of the tables: those that cannot be read, and, without a snapshot, those to leave out.
+fn note_tables(position: &mut Position, source: &Source, catalog: &Catalog) {
+    if !source.config.snapshot {
+        for table in &catalog.tables {
+            let done = TableSnapshot { done: true, ..TableSnapshot::default() };
+            position.snapshots.entry(table.name()).or_insert(done);
+        }
+    }
+    for (table, sentence) in &catalog.unsupported {
+        if position.stopped.insert(table.clone(), sentence.clone()).is_none() {
+            tracing::error!(source = %source.config.name, table, reason = sentence, "table stopped");
+        }
+    }
+}
+
+fn keyless(tables: &[CatalogTable]) -> HashSet<String> {
+    tables.iter().filter(|table| table.schema.key.is_empty()).map(CatalogTable::name).collect()
+}
+
+/// A number among a server's replicas that two sources hardly share, and the same at each start.
+fn server_id(config: &SourceConfig) -> u32 {
+    match config.server_id {
+        0 => 1_000_000_000 + (row_digest([Some(config.name.as_bytes())]) % 3_000_000_000) as u32,
+        given => given,
+    }
+}

@@ -1,0 +1,142 @@
+//! The existing rows of a table without a key, read whole from one read view; which of the stream's events the view
+//! contains is settled by the encode thread (see [`crate::flow::KeylessView`] for its half).
+//!
+//! The view is taken by `START TRANSACTION WITH CONSISTENT SNAPSHOT`. Around it, in this order: the binlog's end P1,
+//! `gtid_owned`, `gtid_executed` E, the view, the binlog's end P2 (which is the chunk's HIGH).
+//! A transaction of E is in the view. One that ends after P2 is not: it was not flushed when the view existed. Only a
+//! transaction that is before P2 and not in E is in doubt. There is none if P1 = P2 and nothing was owned: what is
+//! before P1 owned its GTID before it was flushed and gives it up after the engine's commit. Such a quiet moment lasts
+//! a millisecond; it is looked for a few times. Without one the last view is used all the same, because a transaction
+//! in doubt does harm only if it touches this very table, and the encode thread sees whether it does.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use schemas::position::BinlogPlace;
+use tracing::warn;
+
+use super::{
+    chunk_plan::ChunkRange,
+    chunk_read::{Overflow, ReadFailure, read_chunk},
+    reader::{
+        ChunkEnd, ChunkFailure, Failure, Link, SnapshotReader, Walk, ensure_unchanged,
+        wait_for_executed,
+    },
+};
+use crate::{
+    error::ReaderError,
+    flow::KeylessView,
+    mysql::{
+        connect::classify,
+        place::{binlog_end, gtid_executed, gtid_owned},
+    },
+};
+
+/// The rows are in memory at once.
+const ROWS_MAX: u64 = 1_000_000;
+/// See [`ROWS_MAX`].
+const BYTES_MAX: usize = 256 << 20;
+const QUIET_TRIES: u32 = 40;
+const QUIET_PAUSE: Duration = Duration::from_millis(5);
+const VIEW_TRIES: u32 = 20;
+
+struct View {
+    keyless: KeylessView,
+    high: BinlogPlace,
+}
+
+impl SnapshotReader {
+    /// Reads the whole table, or gives its existing rows up with a warning when that cannot be done exactly.
+    pub(super) async fn keyless_table(&mut self, walk: &mut Walk) -> Result<(), ChunkFailure> {
+        let name = walk.table.name();
+        for _ in 0..VIEW_TRIES {
+            match self.read_view(walk).await {
+                Ok(()) => return Ok(()),
+                Err(ChunkFailure::Refused) => {}
+                Err(ChunkFailure::Read(ReadFailure::TooLarge)) => {
+                    // Rows are still on their way.
+                    self.drop_link();
+                    warn!(
+                        table = name,
+                        "table without a key has over {ROWS_MAX} rows or {} MB: its existing rows are NOT captured, only \
+                         changes from now on; add a primary key and run binlake snapshot",
+                        BYTES_MAX >> 20
+                    );
+                    return self.give_up(walk).await.map_err(given_up);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        warn!(
+            table = name,
+            "table without a key is written to all the time, so that no exact view of it was found in {VIEW_TRIES} \
+             tries: its existing rows are NOT captured, only changes from now on; add a primary key and run binlake \
+             snapshot"
+        );
+        self.give_up(walk).await.map_err(given_up)
+    }
+
+    async fn read_view(&mut self, walk: &mut Walk) -> Result<(), ChunkFailure> {
+        let mut writer = self.row_writer(&walk.table);
+        let source = self.config.name.clone();
+        let stream = self.open_window(&walk.table).await?;
+        let link = self.link().await?;
+        wait_for_executed(link, &stream).await?;
+        let view = take_view(link).await?;
+        let range = ChunkRange { after: None, rows: ROWS_MAX + 1 };
+        let mut read = read_chunk(
+            &mut link.connection,
+            &walk.table,
+            range,
+            BYTES_MAX,
+            Overflow::Fail,
+            &mut writer,
+        )
+        .await?;
+        run(link, "COMMIT").await?;
+        if !read.complete {
+            return Err(ReadFailure::TooLarge.into());
+        }
+        ensure_unchanged(link, &source, &walk.table).await?;
+        read.last_key = None;
+        let end = ChunkEnd {
+            high: view.high,
+            last: true,
+            zero_dates: writer.zero_dates,
+            keyless: Some(view.keyless),
+        };
+        let rows = read.rows.len() as u64;
+        self.send(walk, read, end).await?;
+        walk.add_rows(rows);
+        Ok(())
+    }
+}
+
+/// Takes a read view, in a quiet moment if there is one; it stays open.
+async fn take_view(link: &mut Link) -> Result<View, ReaderError> {
+    let mut tries = 1;
+    loop {
+        let before = binlog_end(&mut link.connection, &link.server).await?;
+        let owned = gtid_owned(&mut link.connection, &link.server).await?;
+        let executed_before = gtid_executed(&mut link.connection, &link.server).await?;
+        run(link, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
+        let high = binlog_end(&mut link.connection, &link.server).await?;
+        if before == high && owned.is_empty() || tries >= QUIET_TRIES {
+            return Ok(View { keyless: KeylessView { executed_before }, high });
+        }
+        run(link, "ROLLBACK").await?;
+        tokio::time::sleep(QUIET_PAUSE).await;
+        tries += 1;
+    }
+}
+
+async fn run(link: &mut Link, statement: &str) -> Result<(), ReaderError> {
+    link.connection.query_drop(statement).await.map_err(|error| classify(error, &link.server.place))
+}
+
+fn given_up(failure: Failure) -> ChunkFailure {
+    match failure {
+        Failure::Closed => ChunkFailure::Closed,
+        Failure::Reader(error) => ChunkFailure::Reader(error),
+    }
+}

@@ -1,0 +1,275 @@
+//! A value of the binary protocol in the canonical form of `schemas::row_digest`. Pure.
+
+use mysql_async::Value;
+use schemas::{
+    avro_schema::{AvroOptions, is_optional},
+    column_type::ColumnType,
+    json_text,
+    row_digest::{date_text, datetime_text, row_digest, time_text},
+};
+
+use crate::{
+    encode::charset::{Charset, decode},
+    mysql::catalog::CatalogTable,
+    snapshot::{
+        avro_row::{enum_label, set_labels},
+        server_value as sv,
+    },
+};
+
+/// Brings the rows of one table shape into their canonical form.
+#[derive(Debug)]
+pub struct Canonical {
+    columns: Vec<CanonicalColumn>,
+    key: Vec<usize>,
+    buffer: Vec<u8>,
+    // The end of each value in `buffer`, and whether it is NULL.
+    ends: Vec<(usize, bool)>,
+}
+
+#[derive(Debug)]
+struct CanonicalColumn {
+    name: String,
+    column_type: ColumnType,
+    decoding: Charset,
+    /// A zero date can be NULL in the log; where it cannot, the log and the lake have the epoch.
+    optional: bool,
+    /// The log has BIGINT UNSIGNED as a `long` that wraps.
+    wraps: bool,
+}
+
+/// A row's two digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowDigests {
+    /// Over the key columns in key order; over all columns for a table without a key.
+    pub key: u128,
+    /// Over all columns in the server's order.
+    pub row: u128,
+}
+
+const WRONG: &str = "a value of an unexpected kind";
+
+impl Canonical {
+    /// Prepares for a table.
+    pub fn new(table: &CatalogTable, options: AvroOptions) -> Self {
+        let schema = &table.schema;
+        let columns = schema.columns.iter().enumerate().map(|(i, column)| CanonicalColumn {
+            name: column.name.clone(),
+            column_type: column.column_type.clone(),
+            decoding: table
+                .texts
+                .get(i)
+                .and_then(Option::as_ref)
+                .map_or(Charset::Utf8, |t| t.decoding),
+            optional: is_optional(schema, i, options),
+            wraps: options.debezium_compat,
+        });
+        Self {
+            columns: columns.collect(),
+            key: schema.key.clone(),
+            buffer: Vec::new(),
+            ends: Vec::new(),
+        }
+    }
+
+    /// A row's digests; a value that does not fit its column gives the sentence that says which.
+    pub fn digests(&mut self, values: &[Option<Value>]) -> Result<RowDigests, String> {
+        self.read(values)?;
+        let row = row_digest((0..self.columns.len()).map(|i| self.value(i)));
+        let key = if self.key.is_empty() {
+            row
+        } else {
+            row_digest(self.key.iter().map(|&i| self.value(i)))
+        };
+        Ok(RowDigests { key, row })
+    }
+
+    /// A row's canonical values in the server's order, for naming a difference.
+    pub fn values(&mut self, values: &[Option<Value>]) -> Result<Vec<Option<Vec<u8>>>, String> {
+        self.read(values)?;
+        Ok((0..self.columns.len()).map(|i| self.value(i).map(<[u8]>::to_vec)).collect())
+    }
+
+    fn read(&mut self, values: &[Option<Value>]) -> Result<(), String> {
+        self.buffer.clear();
+        self.ends.clear();
+        for (i, column) in self.columns.iter().enumerate() {
+            let value = values.get(i).and_then(Option::as_ref).unwrap_or(&Value::NULL);
+            let some = column
+                .write(value, &mut self.buffer)
+                .map_err(|what| format!("column {} holds {what}", column.name))?;
+            self.ends.push((self.buffer.len(), some));
+        }
+        Ok(())
+    }
+
+    fn value(&self, index: usize) -> Option<&[u8]> {
+        let &(end, some) = self.ends.get(index)?;
+        let start = index.checked_sub(1).and_then(|i| self.ends.get(i)).map_or(0, |&(end, _)| end);
+        if some { self.buffer.get(start..end) } else { None }
+    }
+}
+
+impl CanonicalColumn {
+    /// Appends the canonical form; `false` for NULL.
+    fn write(&self, value: &Value, out: &mut Vec<u8>) -> Result<bool, &'static str> {
+        if *value == Value::NULL {
+            return Ok(false);
+        }
+        match &self.column_type {
+            ColumnType::Date | ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => {
+                let micros = match sv::instant_micros(value).ok_or(WRONG)? {
+                    None if self.optional => return Ok(false),
+                    instant => instant.unwrap_or(0),
+                };
+                let text = match self.column_type {
+                    ColumnType::Date => date_text(micros.div_euclid(86_400_000_000)),
+                    _ => datetime_text(micros),
+                };
+                out.extend_from_slice(text.as_bytes());
+            }
+            ColumnType::BigInt { unsigned: true } if self.wraps => {
+                let number = sv::integer(value).ok_or(WRONG)? as i64;
+                out.extend_from_slice(number.to_string().as_bytes());
+            }
+            ColumnType::TinyInt { .. }
+            | ColumnType::SmallInt { .. }
+            | ColumnType::MediumInt { .. }
+            | ColumnType::Int { .. }
+            | ColumnType::BigInt { .. }
+            | ColumnType::Year => {
+                out.extend_from_slice(sv::integer(value).ok_or(WRONG)?.to_string().as_bytes());
+            }
+            ColumnType::Float | ColumnType::Double => {
+                out.extend_from_slice(sv::double(value).ok_or(WRONG)?.to_string().as_bytes());
+            }
+            ColumnType::Decimal { .. } => write_decimal(sv::bytes(value).ok_or(WRONG)?, out),
+            ColumnType::Bit { width: 1 } => {
+                out.push(b'0' + (sv::bits(value).ok_or(WRONG)? & 1) as u8);
+            }
+            ColumnType::Bit { width } => {
+                let bytes = sv::bits(value).ok_or(WRONG)?.to_le_bytes();
+                out.extend_from_slice(bytes.get(..usize::from(*width).div_ceil(8)).ok_or(WRONG)?);
+            }
+            ColumnType::Time { .. } => {
+                let text = time_text(sv::time_micros(value).ok_or(WRONG)?);
+                out.extend_from_slice(text.as_bytes());
+            }
+            ColumnType::Text => {
+                let (text, _) = decode(self.decoding, sv::bytes(value).ok_or(WRONG)?);
+                out.extend_from_slice(text.as_bytes());
+            }
+            ColumnType::Binary { length } => {
+                let bytes = sv::bytes(value).ok_or(WRONG)?;
+                out.extend_from_slice(bytes);
+                let padding = usize::from(*length).saturating_sub(bytes.len());
+                out.resize(out.len() + padding, 0);
+            }
+            ColumnType::Enum { members } => {
+                out.extend_from_slice(enum_label(members, value)?.as_bytes());
+            }
+            ColumnType::Set { members } => {
+                out.extend_from_slice(set_labels(members, value)?.as_bytes());
+            }
+            ColumnType::Json => json_text::compact(sv::bytes(value).ok_or(WRONG)?, out),
+            ColumnType::Bytes | ColumnType::Geometry | ColumnType::Point | ColumnType::Vector => {
+                out.extend_from_slice(sv::bytes(value).ok_or(WRONG)?);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The server's text has the column's scale already; ZEROFILL puts zeros in front.
+fn write_decimal(text: &[u8], out: &mut Vec<u8>) {
+    let (sign, mut digits) = match text.split_first() {
+        Some((b'-', rest)) => (&b"-"[..], rest),
+        _ => (&b""[..], text),
+    };
+    while let [b'0', rest @ ..] = digits
+        && rest.first().is_some_and(u8::is_ascii_digit)
+    {
+        digits = rest;
+    }
+    out.extend_from_slice(sign);
+    out.extend_from_slice(digits);
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::{
+        table_id::TableId,
+        table_schema::{Column, TableSchema},
+    };
+
+    use super::*;
+    use crate::mysql::catalog::Estimate;
+
+    fn canonical(column_type: ColumnType, value: Value) -> Option<String> {
+        let column = Column { name: "c".into(), column_type, nullable: false };
+        let table = CatalogTable {
+            schema: std::sync::Arc::new(TableSchema {
+                id: TableId::new("s", "d", "t"),
+                columns: vec![column],
+                key: vec![],
+            }),
+            key_index: None,
+            texts: vec![None],
+            estimate: Estimate::default(),
+        };
+        let values = Canonical::new(&table, AvroOptions::default())
+            .values(&[Some(value)])
+            .expect("fits its column");
+        let first = values.into_iter().next().flatten();
+        first.map(|bytes| String::from_utf8(bytes).expect("text"))
+    }
+
+    #[test]
+    fn values_have_the_form_that_row_digest_describes() {
+        let digits = 3;
+        let cases = [
+            (
+                ColumnType::BigInt { unsigned: true },
+                Value::UInt(u64::MAX),
+                Some("18446744073709551615"),
+            ),
+            (
+                ColumnType::Decimal { precision: 9, scale: 2 },
+                Value::Bytes(b"0000.50".to_vec()),
+                Some("0.50"),
+            ),
+            (
+                ColumnType::Decimal { precision: 9, scale: 0 },
+                Value::Bytes(b"-0".to_vec()),
+                Some("-0"),
+            ),
+            (ColumnType::Float, Value::Float(1.1), Some("1.100000023841858")),
+            (ColumnType::Double, Value::Double(1e22), Some("10000000000000000000000")),
+            (ColumnType::Bit { width: 1 }, Value::Bytes(vec![1]), Some("1")),
+            (ColumnType::Bit { width: 16 }, Value::Bytes(vec![b'b', b'a']), Some("ab")),
+            (ColumnType::Date, Value::Date(2024, 2, 29, 0, 0, 0, 0), Some("2024-02-29")),
+            (ColumnType::Date, Value::Date(2024, 0, 29, 0, 0, 0, 0), None),
+            (
+                ColumnType::DateTime { digits },
+                Value::Date(2024, 2, 29, 1, 2, 3, 40_000),
+                Some("2024-02-29 01:02:03.040000"),
+            ),
+            (
+                ColumnType::Time { digits },
+                Value::Time(true, 0, 1, 2, 3, 4),
+                Some("-01:02:03.000004"),
+            ),
+            (ColumnType::Year, Value::Int(0), Some("0")),
+            (ColumnType::Json, Value::Bytes(b"{\"a\": 1}".to_vec()), Some("{\"a\":1}")),
+            (ColumnType::Binary { length: 2 }, Value::Bytes(b"a".to_vec()), Some("a\0")),
+            (ColumnType::Text, Value::NULL, None),
+        ];
+        for (column_type, value, expected) in cases {
+            assert_eq!(
+                canonical(column_type.clone(), value).as_deref(),
+                expected,
+                "{column_type:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The reader's SQL half against a real MySQL server (`deploy/local/mysql.sh`): catalog, preflight, the walk by keys,
+//! snapshot bytes against binlog bytes, the snapshot's protocol, and the digests of `verify`.
+
+mod catalog;
+mod preflight;
+mod protocol;
+mod server;
+mod snapshot_bytes;
+mod source_digest;
+mod walk;

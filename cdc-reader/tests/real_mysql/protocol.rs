@@ -1,0 +1,183 @@
+//! The snapshot's half of the protocol, with an encode thread played by the test.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use cdc_reader::{
+    flow::{Input, SnapshotChunk, StreamState},
+    mysql::{catalog::CatalogTable, place::gtid_executed},
+    snapshot,
+};
+use schemas::position::TableSnapshot;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::server::{Database, block_on, shared};
+
+struct Played {
+    received: mpsc::Receiver<Input>,
+    shutdown: CancellationToken,
+    run: tokio::task::JoinHandle<Result<(), cdc_reader::ReaderError>>,
+    state: StreamState,
+}
+
+impl Played {
+    async fn start(
+        db: &mut Database,
+        tables: Vec<CatalogTable>,
+        progress: BTreeMap<String, TableSnapshot>,
+        chunk_rows: u32,
+    ) -> Self {
+        let mut config = db.config.clone();
+        config.snapshot_chunk_rows = chunk_rows;
+        let (inbox, received) = mpsc::channel(4);
+        let shutdown = CancellationToken::new();
+        let run = tokio::spawn(snapshot::run(
+            Arc::new(config),
+            tables,
+            progress,
+            inbox,
+            shutdown.clone(),
+        ));
+        let gtid_set = gtid_executed(&mut db.connection, &db.server).await.expect("a set");
+        let state = StreamState { gtid_set, ..StreamState::default() };
+        Self { received, shutdown, run, state }
+    }
+
+    /// The next chunk, its window answered; `None` when the snapshot has ended.
+    async fn chunk(&mut self) -> Option<SnapshotChunk> {
+        loop {
+            match self.received.recv().await? {
+                Input::OpenWindow(request) => {
+                    request.reply.send(self.state.clone()).expect("is awaited");
+                }
+                Input::Chunk(chunk) => return Some(chunk),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+fn sizes_and_end(chunk: &SnapshotChunk) -> (usize, bool) {
+    (chunk.rows.len(), chunk.last)
+}
+
+#[test]
+fn tables_are_walked_and_a_refused_chunk_is_read_again() {
+    block_on(async {
+        let mut db = shared().database().await;
+        db.run(
+            "CREATE TABLE t (k INT PRIMARY KEY);\nINSERT INTO t VALUES (1),(2),(3),(4),(5);\n\
+             CREATE TABLE done (k INT PRIMARY KEY);\nINSERT INTO done VALUES (1)",
+        )
+        .await;
+        let tables = db.catalog().await.tables;
+        let done = TableSnapshot { done: true, ..TableSnapshot::default() };
+        let progress = BTreeMap::from([(format!("{}.done", db.name), done)]);
+        let mut played = Played::start(&mut db, tables, progress, 2).await;
+        let first = played.chunk().await.expect("a chunk");
+        assert_eq!(sizes_and_end(&first), (2, false));
+        assert!(first.high.offset > 0 && !first.high.file.is_empty());
+        drop(first);
+        let again = played.chunk().await.expect("the same chunk");
+        assert_eq!(again.last_key, Some(vec!["2".to_owned()]));
+        again.committed.send(()).expect("is awaited");
+        let second = played.chunk().await.expect("a chunk");
+        assert_eq!(
+            (sizes_and_end(&second), &second.last_key),
+            ((2, false), &Some(vec!["4".to_owned()]))
+        );
+        second.committed.send(()).expect("is awaited");
+        let third = played.chunk().await.expect("a chunk");
+        assert_eq!(sizes_and_end(&third), (1, true));
+        third.committed.send(()).expect("is awaited");
+        assert!(played.chunk().await.is_none());
+        played.run.await.expect("joins").expect("ends well");
+    });
+}
+
+#[test]
+fn a_restart_goes_on_after_the_stored_key_and_shutdown_ends_it() {
+    block_on(async {
+        let mut db = shared().database().await;
+        db.run(
+            "CREATE TABLE t (k VARCHAR(9) PRIMARY KEY);\nINSERT INTO t VALUES ('a'),('B'),('c')",
+        )
+        .await;
+        let tables = db.catalog().await.tables;
+        let stored = TableSnapshot {
+            last_key: Some(vec!["utf8mb4_0900_ai_ci:61".into()]),
+            rows: 1,
+            ..TableSnapshot::default()
+        };
+        let progress = BTreeMap::from([(format!("{}.t", db.name), stored)]);
+        let mut played = Played::start(&mut db, tables, progress, 1).await;
+        let chunk = played.chunk().await.expect("a chunk");
+        assert_eq!(chunk.last_key, Some(vec!["utf8mb4_0900_ai_ci:42".to_owned()]));
+        played.shutdown.cancel();
+        played.run.await.expect("joins").expect("ends well");
+    });
+}
+
+#[test]
+fn ddl_between_chunks_is_followed() {
+    block_on(async {
+        let mut db = shared().database().await;
+        db.run("CREATE TABLE t (k INT PRIMARY KEY, v INT, w INT);\nINSERT INTO t VALUES (1,1,1),(2,2,2),(3,3,3)").await;
+        let tables = db.catalog().await.tables;
+        let mut played = Played::start(&mut db, tables, BTreeMap::new(), 1).await;
+        played.chunk().await.expect("a chunk").committed.send(()).expect("is awaited");
+        // The next chunk may have been read already: then it is of the old shape, and right.
+        let second = played.chunk().await.expect("a chunk");
+        db.run("ALTER TABLE t DROP COLUMN v").await;
+        second.committed.send(()).expect("is awaited");
+        let third = played.chunk().await.expect("a chunk");
+        assert_eq!(third.schema.columns.len(), 2);
+        assert_eq!(third.last_key, Some(vec!["3".to_owned()]));
+        db.run("DROP TABLE t").await;
+        third.committed.send(()).expect("is awaited");
+        let end = played.chunk().await.expect("the end");
+        assert_eq!(sizes_and_end(&end), (0, true));
+        end.committed.send(()).expect("is awaited");
+        assert!(played.chunk().await.is_none());
+        played.run.await.expect("joins").expect("ends well");
+    });
+}
+
+#[test]
+fn changed_order_of_the_key_begins_the_table_anew() {
+    block_on(async {
+        let mut db = shared().database().await;
+        db.run("CREATE TABLE t (k VARCHAR(9) COLLATE utf8mb4_bin PRIMARY KEY);\nINSERT INTO t VALUES ('a'),('B')").await;
+        let tables = db.catalog().await.tables;
+        let mut played = Played::start(&mut db, tables, BTreeMap::new(), 1).await;
+        let first = played.chunk().await.expect("a chunk");
+        assert_eq!(first.last_key, Some(vec!["utf8mb4_bin:42".to_owned()]));
+        db.run("ALTER TABLE t MODIFY k VARCHAR(9) COLLATE utf8mb4_0900_ai_ci").await;
+        first.committed.send(()).expect("is awaited");
+        let anew = played.chunk().await.expect("a chunk");
+        assert_eq!(anew.last_key, Some(vec!["utf8mb4_0900_ai_ci:61".to_owned()]));
+        played.shutdown.cancel();
+        played.run.await.expect("joins").expect("ends well");
+    });
+}
+
+#[test]
+fn table_without_a_key_is_one_chunk_from_one_view() {
+    block_on(async {
+        let mut db = shared().database().await;
+        db.run("CREATE TABLE log (a INT);\nINSERT INTO log VALUES (1),(1),(2)").await;
+        let tables = db.catalog().await.tables;
+        let mut played = Played::start(&mut db, tables, BTreeMap::new(), 1).await;
+        let chunk = played.chunk().await.expect("a chunk");
+        assert_eq!(sizes_and_end(&chunk), (3, true));
+        let view = chunk.keyless.as_ref().expect("a view");
+        assert!(!view.executed_before.is_empty());
+        assert!(chunk.rows.iter().all(|(key, row)| key.is_empty() && row.len() == 2));
+        drop(chunk);
+        let again = played.chunk().await.expect("a new view");
+        assert_eq!(again.rows.len(), 3);
+        again.committed.send(()).expect("is awaited");
+        assert!(played.chunk().await.is_none());
+        played.run.await.expect("joins").expect("ends well");
+    });
+}
