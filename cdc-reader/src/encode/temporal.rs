@@ -129,7 +129,7 @@ mod tests {
     fn packed_time(micros: i64, digits: u8) -> Vec<u8> {
         let magnitude = micros.abs();
         let seconds = magnitude / 1_000_000;
-        let whole = (seconds / 3600) << 12 | (seconds / 60 % 60) << 6 | seconds % 60;
+        let whole = ((seconds / 3600) << 12) | ((seconds / 60 % 60) << 6) | (seconds % 60);
         let bytes = usize::from(digits.div_ceil(2));
         let unit = fraction_unit(digits).max(1);
         let packed =

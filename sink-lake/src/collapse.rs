@@ -1,0 +1,71 @@
+//! Of each key only the last change in a batch counts: what is left is one upsert or one delete per key.
+
+use hashbrown::{HashMap, hash_map::Entry};
+
+use crate::{
+    flow::{ChangeBatch, Operation},
+    key_hash::{KeyHash, KeyHashBuilder},
+};
+
+/// A row of a batch: which one, and where in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowPlace {
+    /// The batch's index among the row batches.
+    pub batch: u32,
+    /// The row in it.
+    pub row: u32,
+}
+
+/// What to do with one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyChange {
+    /// The row is now this one.
+    Upsert(RowPlace),
+    /// The row is gone.
+    Delete,
+}
+
+/// A batch's changes, one per key, in the order in which the keys were first seen.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Collapsed {
+    /// Whether the table was emptied; the changes are those after it.
+    pub truncated: bool,
+    /// The changes.
+    pub changes: Vec<(KeyHash, KeyChange)>,
+}
+
+/// Collapses changes; `hashes` holds the key hashes of each row batch, in order.
+pub fn collapse(changes: &[ChangeBatch], hashes: &[Vec<KeyHash>]) -> Collapsed {
+    let mut collapsed = Collapsed::default();
+    let rows = hashes.iter().map(Vec::len).sum();
+    let mut places: HashMap<KeyHash, usize, KeyHashBuilder> =
+        HashMap::with_capacity_and_hasher(rows, KeyHashBuilder::default());
+    let mut batch_index = 0;
+    for change in changes {
+        let batch = match change {
+            ChangeBatch::Truncate { .. } => {
+                collapsed.truncated = true;
+                collapsed.changes.clear();
+                places.clear();
+                continue;
+            }
+            ChangeBatch::Rows(batch) => batch,
+        };
+        let hashes = hashes.get(batch_index).map_or(&[][..], Vec::as_slice);
+        for (row, (&hash, operation)) in hashes.iter().zip(&batch.operations).enumerate() {
+            let change = match operation {
+                Operation::Delete => KeyChange::Delete,
+                _ => KeyChange::Upsert(RowPlace { batch: batch_index as u32, row: row as u32 }),
+            };
+            match places.entry(hash) {
+                Entry::Occupied(place) => collapsed.changes[*place.get()].1 = change,
+                Entry::Vacant(place) => {
+                    place.insert(collapsed.changes.len());
+                    collapsed.changes.push((hash, change));
+                }
+            }
+        }
+        batch_index += 1;
+    }
+    collapsed
+}

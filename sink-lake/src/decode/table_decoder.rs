@@ -1,0 +1,263 @@
+//! A table's records in, buffered changes out. It keeps the plans of the schemas it has seen, opens a new batch when
+//! the schema or the partition changes, and sets apart what can't be decoded.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use arrow::error::ArrowError;
+use change_log::{Consumed, RecordSpan};
+use schemas::wire_format::{SchemaReference, read_framing};
+
+use super::{
+    avro_schema::{field_names, parse},
+    column_reader::ValueError,
+    envelope::EnvelopePlan,
+    rows::{Added, OpenRows},
+};
+use crate::{
+    buffer::Buffer,
+    flow::{ChangeBatch, DeadLetter},
+};
+
+/// A batch is closed at this size, so that a batch and one large record stay below Arrow's 2 GB.
+const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
+const BATCH_ROWS_MAX: usize = 128 * 1024;
+/// Summing up the columns' sizes for each row would cost more than it tells.
+const SIZE_CHECK_ROWS: usize = 256;
+
+/// Decodes one table's records.
+#[derive(Debug, Default)]
+pub struct TableDecoder {
+    plans: HashMap<u64, Arc<EnvelopePlan>>,
+    keys: HashMap<u64, Arc<Vec<String>>>,
+    open: Option<OpenRows>,
+    key: Option<KeyColumns>,
+    key_fingerprint: Option<u64>,
+    key_is_ignored: bool,
+}
+
+/// What the records tell about the table's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyColumns {
+    /// The records have no keys.
+    None,
+    /// The key's columns in key order.
+    Columns(Arc<Vec<String>>),
+}
+
+/// Why a table's records can't be decoded at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DecodeStop {
+    /// No record of this schema can be kept.
+    Unfit(String),
+    /// The key has other columns than before.
+    KeyChanged {
+        /// The columns so far.
+        before: String,
+        /// The columns now.
+        now: String,
+    },
+}
+
+enum Finding {
+    Dead(String),
+    Stop(DecodeStop),
+}
+
+impl TableDecoder {
+    /// The key as the records had it; `None` before the first record.
+    pub fn key(&self) -> Option<&KeyColumns> {
+        self.key.as_ref()
+    }
+
+    /// Lets the key change: for tables whose rows are not found by it.
+    pub fn ignore_key_changes(&mut self) {
+        self.key_is_ignored = true;
+    }
+
+    /// The schemas that these records name and that this decoder has not seen.
+    pub fn unknown_schemas(&self, consumed: &Consumed) -> Vec<u64> {
+        let mut unknown = Vec::new();
+        for span in &consumed.records {
+            for (framed, is_key) in [(consumed.value(span), false), (consumed.key(span), true)] {
+                let Some(Ok((SchemaReference::Fingerprint(id), _))) = framed.map(read_framing) else {
+                    continue;
+                };
+                let known = if is_key { self.keys.contains_key(&id) } else { self.plans.contains_key(&id) };
+                if !known && unknown.last() != Some(&id) && !unknown.contains(&id) {
+                    unknown.push(id);
+                }
+            }
+        }
+        unknown
+    }
+
+    /// Learns a schema's text, for the records that name it.
+    pub fn learn(&mut self, fingerprint: u64, text: &str) -> Result<(), DecodeStop> {
+        let avro_type = parse(text).map_err(|error| DecodeStop::Unfit(error.to_string()))?;
+        let names = field_names(&avro_type).unwrap_or_default();
+        if names.iter().any(|name| name == "op") && names.iter().any(|name| name == "after") {
+            let plan = EnvelopePlan::compile(&avro_type).map_err(DecodeStop::Unfit)?;
+            self.plans.insert(fingerprint, Arc::new(plan));
+        }
+        // Any record may be a key; an envelope never is, and its names do no harm.
+        self.keys.insert(fingerprint, Arc::new(names));
+        Ok(())
+    }
+
+    /// Decodes the records from `from_offset` on into the buffer; returns those that can't be decoded.
+    pub fn decode(
+        &mut self,
+        consumed: &Consumed,
+        from_offset: i64,
+        buffer: &mut Buffer,
+    ) -> Result<Vec<DeadLetter>, DecodeStop> {
+        let mut dead_letters = Vec::new();
+        let mut any = false;
+        for span in consumed.records.iter().filter(|span| span.offset >= from_offset) {
+            if !any {
+                any = true;
+                buffer.oldest.get_or_insert_with(Instant::now);
+                buffer.oldest_ms.get_or_insert(span.timestamp_ms);
+            }
+            // A tombstone follows a delete that says the same.
+            let Some(value) = consumed.value(span) else { continue };
+            match self.record(consumed, span, value, buffer) {
+                Ok(()) => {}
+                Err(Finding::Dead(reason)) => {
+                    dead_letters.push(dead_letter(consumed, span, reason));
+                }
+                Err(Finding::Stop(stop)) => return Err(stop),
+            }
+        }
+        if any {
+            buffer.next_offsets.insert(consumed.partition, consumed.next_offset);
+        }
+        Ok(dead_letters)
+    }
+
+    /// Rows that are decoded but not yet in the buffer.
+    pub fn open_rows(&self) -> usize {
+        self.open.as_ref().map_or(0, OpenRows::rows)
+    }
+
+    /// Bytes that are decoded but not yet in the buffer.
+    pub fn open_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, OpenRows::bytes)
+    }
+
+    /// Moves the rows that are still being gathered into the buffer.
+    pub fn seal(&mut self, buffer: &mut Buffer) -> Result<(), DecodeStop> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let unfit = |error: ArrowError| DecodeStop::Unfit(error.to_string());
+        if let Some(batch) = open.finish().map_err(unfit)? {
+            buffer.push_rows(batch);
+        }
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        consumed: &Consumed,
+        span: &RecordSpan,
+        value: &[u8],
+        buffer: &mut Buffer,
+    ) -> Result<(), Finding> {
+        let (fingerprint, datum) = read_reference(value)?;
+        let partition = consumed.partition;
+        let fits = self.open.as_ref().is_some_and(|open| {
+            open.fingerprint == fingerprint
+                && open.partition == partition
+                && (open.rows() % SIZE_CHECK_ROWS != 0
+                    || open.rows() < BATCH_ROWS_MAX && open.bytes() < BATCH_BYTES_MAX)
+        });
+        if !fits {
+            let plan = self.plans.get(&fingerprint).cloned().ok_or_else(|| missing(fingerprint))?;
+            self.seal(buffer).map_err(Finding::Stop)?;
+            self.open = OpenRows::new(fingerprint, partition, plan);
+        }
+        // Before the row is added: a record whose key can't be understood is set apart as a whole.
+        let key = self.changed_key(consumed.key(span))?;
+        let Some(open) = &mut self.open else {
+            return Err(Finding::Stop(DecodeStop::Unfit("a column has no builder".to_owned())));
+        };
+        let added = open.add(span.offset, datum);
+        match added.map_err(|error: ValueError| Finding::Dead(error.reason().to_owned()))? {
+            Added::Row => key.map_or(Ok(()), |key| self.note_key(key)),
+            // A truncate has no key, whatever the table's is.
+            Added::Truncate => {
+                self.seal(buffer).map_err(Finding::Stop)?;
+                buffer.changes.push(ChangeBatch::Truncate { partition, offset: span.offset });
+                Ok(())
+            }
+        }
+    }
+
+    /// The record's key columns, when they are named by another schema than the last record's.
+    fn changed_key(
+        &self,
+        key: Option<&[u8]>,
+    ) -> Result<Option<(Option<u64>, KeyColumns)>, Finding> {
+        let fingerprint = match key {
+            Some(key) => Some(read_reference(key)?.0),
+            None => None,
+        };
+        if self.key.is_some() && fingerprint == self.key_fingerprint {
+            return Ok(None);
+        }
+        let columns = match fingerprint {
+            None => KeyColumns::None,
+            Some(id) => {
+                KeyColumns::Columns(self.keys.get(&id).cloned().ok_or_else(|| missing(id))?)
+            }
+        };
+        Ok(Some((fingerprint, columns)))
+    }
+
+    fn note_key(&mut self, (fingerprint, now): (Option<u64>, KeyColumns)) -> Result<(), Finding> {
+        self.key_fingerprint = fingerprint;
+        if let Some(before) = &self.key
+            && *before != now
+            && !self.key_is_ignored
+        {
+            let (before, now) = (before.names(), now.names());
+            return Err(Finding::Stop(DecodeStop::KeyChanged { before, now }));
+        }
+        self.key = Some(now);
+        Ok(())
+    }
+}
+
+impl KeyColumns {
+    fn names(&self) -> String {
+        match self {
+            Self::None => "none".to_owned(),
+            Self::Columns(names) => names.join(", "),
+        }
+    }
+}
+
+fn read_reference(framed: &[u8]) -> Result<(u64, &[u8]), Finding> {
+    match read_framing(framed) {
+        Ok((SchemaReference::Fingerprint(id), datum)) => Ok((id, datum)),
+        Ok((SchemaReference::Registry(_), _)) => Err(Finding::Stop(DecodeStop::Unfit(
+            "its records name schemas of a schema registry, which a later release reads; write them without a registry"
+                .to_owned(),
+        ))),
+        Err(error) => Err(Finding::Dead(error.to_string())),
+    }
+}
+
+fn missing(fingerprint: u64) -> Finding {
+    Finding::Dead(format!("its schema {fingerprint:016x} is not in the source's __schemas topic"))
+}
+
+fn dead_letter(consumed: &Consumed, span: &RecordSpan, reason: String) -> DeadLetter {
+    DeadLetter {
+        topic: consumed.topic.to_string(),
+        partition: consumed.partition,
+        offset: span.offset,
+        reason,
+        key: consumed.key(span).map(<[u8]>::to_vec),
+        value: consumed.value(span).map(<[u8]>::to_vec),
+    }
+}

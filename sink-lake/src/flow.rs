@@ -1,0 +1,91 @@
+//! What goes from one stage to the next.
+
+use arrow::array::RecordBatch;
+
+/// What happened to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// It was inserted.
+    Create,
+    /// It was changed.
+    Update,
+    /// It was deleted.
+    Delete,
+    /// It was there when the snapshot read it.
+    Read,
+    /// The whole table was emptied.
+    Truncate,
+}
+
+impl Operation {
+    /// The operation of an envelope's `op`.
+    pub fn from_code(code: &[u8]) -> Option<Self> {
+        Some(match code {
+            b"c" => Self::Create,
+            b"u" => Self::Update,
+            b"d" => Self::Delete,
+            b"r" => Self::Read,
+            b"t" => Self::Truncate,
+            _ => return None,
+        })
+    }
+
+    /// The envelope's `op`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Create => "c",
+            Self::Update => "u",
+            Self::Delete => "d",
+            Self::Read => "r",
+            Self::Truncate => "t",
+        }
+    }
+}
+
+/// Decoded rows of one partition and one schema, in offset order. A deleted row is as it was before.
+#[derive(Clone, Debug)]
+pub struct RowBatch {
+    /// The partition they came from.
+    pub partition: i32,
+    /// The rows' columns.
+    pub rows: RecordBatch,
+    /// What happened to each row.
+    pub operations: Vec<Operation>,
+    /// Each row's offset.
+    pub offsets: Vec<i64>,
+    /// When the source committed each change, in microseconds since 1970.
+    pub changed_at_us: Vec<i64>,
+    /// About how many bytes it holds.
+    pub bytes: usize,
+}
+
+/// Decoded changes in log order.
+#[derive(Clone, Debug)]
+pub enum ChangeBatch {
+    /// Rows.
+    Rows(RowBatch),
+    /// The table was emptied.
+    Truncate {
+        /// The partition of the record.
+        partition: i32,
+        /// Its offset.
+        offset: i64,
+    },
+}
+
+/// A record that can't be decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+    /// What is wrong.
+    pub reason: String,
+    /// The record's key.
+    pub key: Option<Vec<u8>>,
+    /// The record's value.
+    pub value: Option<Vec<u8>>,
+}

@@ -1,0 +1,307 @@
+//! Gathers the status of all sources and tables from the change log, the lake and, where it answers, the server.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use cdc_reader::{
+    SourceConfig,
+    mysql::{
+        connect::{connect, place, server},
+        place::{binlog_end, gtid_executed},
+    },
+};
+use change_log::{LogError, LogReader, open_reader};
+use console::status::{SnapshotStatus, SourceStatus, Status, TableStatus};
+use schemas::{gtid_set::GtidSet, position::Position, table_id::TableId};
+use sink_lake::{LakeTable, SinkStatus, TableState, open_tables};
+
+use crate::{config::Config, log_view};
+
+const LOG_TIMEOUT: Duration = Duration::from_secs(15);
+const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Takes the status again and again.
+pub struct Gatherer {
+    config: Config,
+    reader: Option<Box<dyn LogReader>>,
+    /// The sink of this process, when there is one: it knows best how far it is.
+    sink: Option<SinkStatus>,
+    before: BTreeMap<String, Sample>,
+}
+
+#[derive(Clone, Copy)]
+struct Sample {
+    at: Instant,
+    log_end: i64,
+}
+
+/// What one look into the log tells.
+#[derive(Default)]
+struct Looked {
+    positions: BTreeMap<String, Option<Position>>,
+    /// Topic to (partition, end).
+    ends: BTreeMap<String, Vec<(i32, i64)>>,
+}
+
+impl Gatherer {
+    /// Opens the log.
+    pub async fn open(config: &Config, sink: Option<SinkStatus>) -> Result<Self, LogError> {
+        let log = config.log.clone();
+        let reader = blocking(move || open_reader(&log, LOG_TIMEOUT)).await?;
+        Ok(Self { config: config.clone(), reader: Some(reader), sink, before: BTreeMap::new() })
+    }
+
+    /// The status now.
+    pub async fn take(&mut self, servers: Servers) -> Status {
+        let mut status = Status { taken_ms: now_ms(), ..Status::default() };
+        let looked = match self.look().await {
+            Ok(looked) => looked,
+            Err(error) => {
+                status.problems.push(error.to_string());
+                Looked::default()
+            }
+        };
+        let lake = match open_tables(&self.config.lake).await {
+            Ok(tables) => tables,
+            Err(error) => {
+                status.problems.push(error.to_string());
+                Vec::new()
+            }
+        };
+        for source in &self.config.sources.clone() {
+            let position = looked.positions.get(&source.name).cloned().flatten();
+            let mut entry = source_status(source, position.as_ref());
+            if servers == Servers::Asked {
+                ask_server(source, position.as_ref(), &mut entry).await;
+            }
+            let tables = self.tables(source, position.as_ref(), &looked, &lake).await;
+            entry.rows_per_second = self.rate(&source.name, &tables);
+            status.sources.push(entry);
+            status.tables.extend(tables);
+        }
+        status.tables.sort_by(|a, b| a.name.cmp(&b.name));
+        status
+    }
+
+    async fn look(&mut self) -> Result<Looked, LogError> {
+        let sources = self.config.source_names();
+        self.with_reader(move |reader| {
+            let mut looked = Looked::default();
+            for source in sources {
+                let position = log_view::position(reader, &source)?;
+                for topic in reader.topics(&format!("{source}."))? {
+                    if topic.name.starts_with(&format!("{source}.__")) {
+                        continue;
+                    }
+                    let mut ends = Vec::new();
+                    for partition in 0..topic.partitions {
+                        ends.push((partition, reader.bounds(&topic.name, partition)?.1));
+                    }
+                    looked.ends.insert(topic.name, ends);
+                }
+                looked.positions.insert(source, position);
+            }
+            Ok(looked)
+        })
+        .await
+    }
+
+    async fn tables(
+        &mut self,
+        source: &SourceConfig,
+        position: Option<&Position>,
+        looked: &Looked,
+        lake: &[LakeTable],
+    ) -> Vec<TableStatus> {
+        let mut ids: BTreeMap<String, TableId> = BTreeMap::new();
+        let mut add = |id: TableId| {
+            if id.source == source.name {
+                ids.insert(id.to_string(), id);
+            }
+        };
+        looked.ends.keys().filter_map(|topic| TableId::from_topic(topic)).for_each(&mut add);
+        lake.iter().map(|table| table.id.clone()).for_each(&mut add);
+        let known = position.iter().flat_map(|p| p.snapshots.keys().chain(p.stopped.keys()));
+        known
+            .filter_map(|name| name.split_once('.'))
+            .map(|(database, table)| TableId::new(&source.name, database, table))
+            .for_each(&mut add);
+        let mut tables = Vec::new();
+        for id in ids.into_values() {
+            let ends = looked.ends.get(&id.topic()).cloned().unwrap_or_default();
+            let in_lake = lake.iter().find(|table| table.id == id);
+            tables.push(self.table(&id, position, &ends, in_lake).await);
+        }
+        tables
+    }
+
+    async fn table(
+        &mut self,
+        id: &TableId,
+        position: Option<&Position>,
+        ends: &[(i32, i64)],
+        lake: Option<&LakeTable>,
+    ) -> TableStatus {
+        let short = format!("{}.{}", id.database, id.table);
+        let mut status = TableStatus { name: id.to_string(), ..TableStatus::default() };
+        if let Some(lake) = lake {
+            status.mode = lake.mode.name().to_owned();
+            status.rows = Some(lake.rows);
+            status.files = Some(lake.files as u64);
+            status.bytes = Some(lake.bytes);
+            status.version = i64::try_from(lake.version).ok();
+            status.last_commit_ms = lake.last_commit_ms;
+            status.sink_offset = lake.next_offsets.values().sum();
+        }
+        status.log_end = ends.iter().map(|(_, end)| end).sum();
+        status.snapshot = position.and_then(|p| p.snapshots.get(&short)).map(|snapshot| {
+            SnapshotStatus::new(snapshot.done, snapshot.rows, snapshot.rows_estimated, None)
+        });
+        status.stopped = position.and_then(|p| p.stopped.get(&short)).cloned();
+
+        let own = self.sink.as_ref().and_then(|sink| sink.tables().remove(&status.name));
+        if let Some(own) = own {
+            if let TableState::Stopped(sentence) = &own.state {
+                status.stopped.get_or_insert_with(|| sentence.clone());
+            }
+            let next: i64 = own.next_offsets.values().sum();
+            status.sink_offset = status.sink_offset.max(next);
+            status.lag_records =
+                (status.log_end - status.sink_offset).max(0).max(own.rows_waiting as i64);
+            status.lag_seconds = age(own.oldest_waiting_ms);
+            if own.rows_waiting == 0 && status.lag_seconds == 0.0 {
+                self.without_control_records(id, ends, lake, &mut status).await;
+            }
+        } else {
+            self.without_control_records(id, ends, lake, &mut status).await;
+        }
+        status
+    }
+
+    /// Kafka's control records lie between the last record and the end: only a look tells whether a record waits.
+    async fn without_control_records(
+        &mut self,
+        id: &TableId,
+        ends: &[(i32, i64)],
+        lake: Option<&LakeTable>,
+        status: &mut TableStatus,
+    ) {
+        let offsets = lake.map(|lake| lake.next_offsets.clone()).unwrap_or_default();
+        let (topic, ends) = (id.topic(), ends.to_vec());
+        let waiting = self
+            .with_reader(move |reader| {
+                let mut oldest: Option<i64> = None;
+                let mut records = 0;
+                for (partition, end) in ends {
+                    let next = offsets.get(&partition).copied().unwrap_or(0);
+                    if next >= end {
+                        continue;
+                    }
+                    if let Some(time) = log_view::first_waiting(reader, &topic, partition, next)? {
+                        oldest = Some(oldest.map_or(time, |known| known.min(time)));
+                        records += end - next;
+                    }
+                }
+                Ok((records, oldest))
+            })
+            .await;
+        if let Ok((records, oldest)) = waiting {
+            status.lag_records = records;
+            status.lag_seconds = age(oldest);
+        }
+    }
+
+    fn rate(&mut self, source: &str, tables: &[TableStatus]) -> Option<f64> {
+        let now = Sample {
+            at: Instant::now(),
+            log_end: tables.iter().map(|table| table.log_end).sum(),
+        };
+        let before = self.before.insert(source.to_owned(), now)?;
+        let seconds = now.at.duration_since(before.at).as_secs_f64();
+        let rows = (now.log_end - before.log_end).max(0) as f64;
+        (seconds > 0.0).then_some(rows / seconds)
+    }
+
+    async fn with_reader<T: Send + 'static>(
+        &mut self,
+        look: impl FnOnce(&mut dyn LogReader) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let Some(mut reader) = self.reader.take() else { return Err(gone()) };
+        let (reader, result) = blocking(move || {
+            let result = look(reader.as_mut());
+            Ok((reader, result))
+        })
+        .await?;
+        self.reader = Some(reader);
+        result
+    }
+}
+
+/// Whether the sources' servers are asked too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Servers {
+    /// They are.
+    Asked,
+    /// They are left alone.
+    LeftAlone,
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+) -> Result<T, LogError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| gone())?
+}
+
+fn gone() -> LogError {
+    LogError::Unavailable { place: "this process".into(), reason: "a look into it failed".into() }
+}
+
+fn source_status(source: &SourceConfig, position: Option<&Position>) -> SourceStatus {
+    let mut entry = SourceStatus { name: source.name.clone(), ..SourceStatus::default() };
+    match position {
+        None => entry.problem = Some("its reader has not run yet".into()),
+        Some(position) => {
+            entry.gtid_set = position.gtid_set.clone();
+            entry.place = format!("{}:{}", position.place.file, position.place.offset);
+        }
+    }
+    entry
+}
+
+async fn ask_server(source: &SourceConfig, position: Option<&Position>, entry: &mut SourceStatus) {
+    let asked = tokio::time::timeout(SERVER_TIMEOUT, async {
+        let mut connection = connect(source).await?;
+        let server = server(&mut connection, &place(source)).await?;
+        let gtid_set = gtid_executed(&mut connection, &server).await?;
+        let end = binlog_end(&mut connection, &server).await?;
+        let _ = connection.disconnect().await;
+        Ok::<_, cdc_reader::ReaderError>((gtid_set, end))
+    })
+    .await;
+    match asked {
+        Ok(Ok((gtid_set, end))) => {
+            if let (Some(position), Ok(executed)) = (position, gtid_set.parse::<GtidSet>()) {
+                let consumed: GtidSet = position.gtid_set.parse().unwrap_or_default();
+                let behind = executed.difference(&consumed).count();
+                entry.transactions_behind = Some(behind);
+                entry.lag_seconds =
+                    Some(if behind == 0 { 0.0 } else { age(Some(position.source_time_ms)) });
+            }
+            entry.server_place = Some(format!("{}:{}", end.file, end.offset));
+            entry.server_gtid_set = Some(gtid_set);
+        }
+        Ok(Err(error)) => entry.problem = Some(error.to_string()),
+        Err(_) => entry.problem = Some("its server does not answer".into()),
+    }
+}
+
+fn age(since_ms: Option<i64>) -> f64 {
+    since_ms.map_or(0.0, |since| (now_ms() - since).max(0) as f64 / 1000.0)
+}
+
+fn now_ms() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_1970.as_millis()).unwrap_or_default()
+}

@@ -1,0 +1,130 @@
+//! The command `binlake`: parses, calls a package, prints.
+
+mod check;
+mod config;
+mod demo;
+mod gather;
+mod init;
+mod log_view;
+mod query;
+mod running;
+mod signals;
+mod status;
+mod status_line;
+mod verify;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use self::{
+    check::CheckArgs,
+    config::Config,
+    demo::{DemoArgs, workload_command::WorkloadArgs},
+    init::InitArgs,
+    query::QueryArgs,
+    running::{Parts, until_signal},
+    status::StatusArgs,
+    verify::VerifyArgs,
+};
+
+/// Keeps a Delta Lake copy of MySQL databases
+#[derive(Parser, Debug)]
+#[command(version, about, after_help = "Start with `binlake demo`, or with `binlake init mysql://...`.")]
+struct Cli {
+    /// The configuration
+    #[arg(long, global = true, value_name = "FILE", default_value = "binlake.toml")]
+    config: PathBuf,
+    /// The form of log lines on standard error
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Init(InitArgs),
+    Check(CheckArgs),
+    /// Runs reader, sink and page in one process
+    Up(ListenArgs),
+    /// Runs the readers: MySQL to change log
+    Reader(ListenArgs),
+    /// Runs the sink: change log to Delta Lake
+    Sink(ListenArgs),
+    /// Runs the page alone
+    Console(ListenArgs),
+    Status(StatusArgs),
+    Query(QueryArgs),
+    Verify(VerifyArgs),
+    Demo(DemoArgs),
+    #[command(hide = true)]
+    DemoWorkload(WorkloadArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: binlake up --listen 127.0.0.1:8642")]
+struct ListenArgs {
+    /// Where page, metrics and probes listen; `[console] listen` of the configuration when it is left out
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(&cli);
+    match run(cli).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let load = || Config::load(&cli.config, std::env::vars());
+    match cli.command {
+        Command::Demo(args) => return Ok(demo::run(args).await),
+        Command::DemoWorkload(args) => return Ok(demo::workload_command::run(args).await),
+        Command::Init(args) => init::run(&cli.config, &args).await?,
+        Command::Check(args) => return check::run(&load()?, &args).await,
+        Command::Up(args) => serve(&load()?, Parts::All, args).await?,
+        Command::Reader(args) => serve(&load()?, Parts::Reader, args).await?,
+        Command::Sink(args) => serve(&load()?, Parts::Sink, args).await?,
+        Command::Console(args) => serve(&load()?, Parts::Page, args).await?,
+        Command::Status(args) => status::run(&load()?, &args).await?,
+        Command::Query(args) => query::run(&load()?, &args).await?,
+        Command::Verify(args) => return verify::run(&load()?, &args).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(config: &Config, parts: Parts, args: ListenArgs) -> anyhow::Result<()> {
+    let listen = args.listen.unwrap_or_else(|| config.console.listen.clone());
+    until_signal(config, parts, &listen).await
+}
+
+/// Log lines go to standard error; `RUST_LOG` chooses them. The demo speaks for itself and shows only what is wrong.
+fn start_logging(cli: &Cli) {
+    let default = match cli.command {
+        Command::Up(_) | Command::Reader(_) | Command::Sink(_) | Command::Console(_) => "info",
+        _ => "error",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new(format!("warn,binlake={default},cdc_reader={default},sink_lake={default},change_log={default}"))
+    });
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.log_format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

@@ -1,0 +1,66 @@
+//! The line of progress of a running service: redrawn on a terminal, a log line now and then elsewhere.
+
+use std::time::{Duration, Instant};
+
+use console::status::Status;
+use indicatif::{ProgressBar, ProgressStyle};
+use tracing::info;
+
+/// Where every line stays, they come less often.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Draws the line.
+pub struct StatusLine {
+    bar: ProgressBar,
+    printed: Instant,
+}
+
+impl StatusLine {
+    /// Starts drawing.
+    pub fn new() -> Self {
+        let bar = ProgressBar::new_spinner();
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, printed: Instant::now() }
+    }
+
+    /// Shows this moment.
+    pub fn show(&mut self, status: &Status) {
+        if !self.bar.is_hidden() {
+            self.bar.set_message(sentence(status));
+            self.bar.tick();
+        } else if self.printed.elapsed() >= LINE_INTERVAL {
+            self.printed = Instant::now();
+            info!("{}", sentence(status));
+        }
+    }
+
+    /// Removes the line.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn sentence(status: &Status) -> String {
+    let rate: f64 = status.sources.iter().filter_map(|source| source.rows_per_second).sum();
+    let in_lake = status.tables.iter().filter(|table| table.version.is_some()).count();
+    let lag = status.tables.iter().map(|table| table.lag_seconds).fold(0.0, f64::max);
+    let stopped = status.tables.iter().filter(|table| table.stopped.is_some()).count();
+    let (mut read, mut estimated) = (0, 0);
+    for snapshot in status.tables.iter().filter_map(|t| t.snapshot.as_ref()).filter(|s| !s.done) {
+        read += snapshot.rows;
+        estimated += snapshot.rows_estimated.max(snapshot.rows);
+    }
+    let mut text = format!(
+        "{in_lake} of {} tables in the lake, {rate:.0} rows/s, {lag:.0} s behind",
+        status.tables.len()
+    );
+    if estimated > 0 {
+        text.push_str(&format!(", snapshot {} %", read * 100 / estimated));
+    }
+    if stopped > 0 {
+        text.push_str(&format!(", {stopped} tables STOPPED: see `binlake status`"));
+    }
+    text
+}

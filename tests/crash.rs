@@ -1,0 +1,158 @@
+//! kill -9 of the reader and of the sink at random moments, while a shop is doing business: nothing is missing,
+//! doubled or stale afterwards, on either change log.
+//!
+//! A moment is chosen by how many transactions the source commits until then, so every run of a seed kills under the
+//! same load, however fast the machine is. `BINLAKE_TEST_SEED=n` runs one seed again.
+
+mod harness;
+mod scenario;
+
+use std::time::Duration;
+
+use harness::{Binlake, BinlakeCommand, Kafka, MySql, eventually};
+use scenario::{CATCH_UP, SOURCE, Scenario};
+
+/// Each part is killed at least this often.
+const KILLS: usize = 20;
+/// Transactions between two kills: up to two seconds of the workload below.
+const TRANSACTIONS_MAX: u64 = 160;
+/// The load is spread over this many seconds; the kills need about two thirds of it.
+const LOAD_SECONDS: &str = "70";
+const ORDERS: &str = "24000";
+/// Long enough for the load on a machine that does something else as well.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(400);
+
+const TABLES: [&str; 8] = [
+    "market.users",
+    "market.products",
+    "market.orders",
+    "market.order_items",
+    "market.order_events",
+    "market.user_events",
+    "delivery.riders",
+    "delivery.deliveries",
+];
+
+#[test]
+fn killed_parts_lose_and_double_nothing_on_the_embedded_log() {
+    let Some(mysql) = MySql::start(&[]) else { return };
+    survives_kills(&mysql, "[change_log]\nkind = \"embedded\"\n");
+}
+
+#[test]
+fn killed_parts_lose_and_double_nothing_on_kafka() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let Some(mysql) = MySql::start(&[]) else { return };
+    let servers = kafka.bootstrap_servers();
+    survives_kills(
+        &mysql,
+        &format!("[change_log]\nkind = \"kafka\"\nbootstrap_servers = \"{servers}\"\n"),
+    );
+}
+
+fn survives_kills(mysql: &MySql, change_log: &str) {
+    let seed = seed();
+    println!("BINLAKE_TEST_SEED={seed}");
+    let history = "[[table]]\nmatch = \"*_events\"\nmode = \"history\"\n";
+    let patterns = ["market.*", "delivery.*"];
+    let scenario = Scenario::new(mysql, SOURCE, &patterns, &format!("{change_log}\n{history}"));
+    workload(mysql, seed, &["--phase", "prepare"]).run(LOAD_TIMEOUT).success();
+
+    let mut parts = [Part::new(&scenario, "reader"), Part::new(&scenario, "sink")];
+    let mut load =
+        workload(mysql, seed, &["--phase", "run", "--seconds", LOAD_SECONDS]).start();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut under_load = 0;
+    while parts.iter().any(|part| part.kills < KILLS) {
+        wait_for_transactions(mysql, &mut load, rng.u64(0..TRANSACTIONS_MAX));
+        under_load += usize::from(load.is_running());
+        // Now and then both at once, as when a machine goes down.
+        let both = rng.u8(0..8) == 0;
+        let victim = rng.usize(0..parts.len());
+        for (index, part) in parts.iter_mut().enumerate() {
+            if both || index == victim {
+                part.kill();
+            }
+        }
+        for part in &mut parts {
+            part.start_again(&scenario);
+        }
+    }
+    println!("{} and {} kills, {under_load} rounds under load", parts[0].kills, parts[1].kills);
+    // A run in which the kills outlast the load proves less than the name says.
+    assert!(under_load >= 2 * KILLS, "only {under_load} rounds under load");
+
+    let status = load.wait_exit(LOAD_TIMEOUT);
+    assert!(status.success(), "the workload ends well: {}", load.stderr());
+    let said = scenario.verify();
+    for table in TABLES {
+        assert!(said.contains(&format!("{SOURCE}.{table}")), "{table} was not compared: {said}");
+    }
+    history_is_whole(mysql, &scenario);
+    assert!(parts.iter_mut().all(|part| part.process.is_running()), "a part gave up");
+}
+
+/// Independent of `verify`: events are written once each and never changed, so the lake has one row per id, and every
+/// row that the source still has; what the source has purged is more than nothing.
+fn history_is_whole(mysql: &MySql, scenario: &Scenario) {
+    for table in ["order_events", "user_events"] {
+        let counts = scenario
+            .query(&format!("SELECT COUNT(*), COUNT(DISTINCT id) FROM {SOURCE}.market.{table}"));
+        let (rows, ids) = counts[0].split_once(',').expect("two columns");
+        assert_eq!(rows, ids, "{table} holds rows twice");
+        let left: u64 = number(mysql, &format!("SELECT COUNT(*) FROM market.{table}"));
+        let kept: u64 = rows.parse().expect("a number");
+        assert!(kept > left, "{table}: {kept} rows in the lake, {left} in the source after its purge");
+    }
+}
+
+struct Part {
+    name: &'static str,
+    process: Binlake,
+    killed: bool,
+    kills: usize,
+}
+
+impl Part {
+    fn new(scenario: &Scenario, name: &'static str) -> Part {
+        Part { name, process: scenario.start(name), killed: false, kills: 0 }
+    }
+
+    fn kill(&mut self) {
+        assert!(self.process.is_running(), "the {} ended by itself", self.name);
+        self.process.kill9();
+        self.killed = true;
+        self.kills += 1;
+    }
+
+    fn start_again(&mut self, scenario: &Scenario) {
+        if std::mem::take(&mut self.killed) {
+            self.process = scenario.start(self.name);
+        }
+    }
+}
+
+fn workload(mysql: &MySql, seed: u64, more: &[&str]) -> BinlakeCommand {
+    let (url, seed) = (mysql.url(), seed.to_string());
+    let arguments = ["demo-workload", "--mysql-url", &url, "--orders", ORDERS, "--seed", &seed];
+    BinlakeCommand::new(arguments.iter().chain(more).map(|argument| argument.to_string()))
+}
+
+/// Returns when the source has committed this many more transactions, or the load is over.
+fn wait_for_transactions(mysql: &MySql, load: &mut Binlake, count: u64) {
+    let commits = || number(mysql, "SELECT variable_value FROM performance_schema.global_status
+        WHERE variable_name = 'Com_commit'");
+    let start = commits();
+    eventually(CATCH_UP, "the workload commits", || {
+        !load.is_running() || commits() >= start + count
+    });
+}
+
+fn number(mysql: &MySql, sql: &str) -> u64 {
+    mysql.value(sql).and_then(|text| text.parse().ok()).expect("a number")
+}
+
+fn seed() -> u64 {
+    let given = std::env::var("BINLAKE_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    given.unwrap_or_else(|| fastrand::u64(1..1_000_000))
+}
