@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rdkafka::{
-    ClientConfig,
-    consumer::{BaseConsumer, Consumer},
+    ClientConfig, ClientContext,
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
 };
 
@@ -24,6 +24,24 @@ pub enum Isolation {
     /// All records, also of open and aborted transactions.
     ReadUncommitted,
 }
+
+/// How a consumer's events are told: the end of a partition is no error, and brokers that are away for a moment are a
+/// warning, for the client comes back by itself.
+#[derive(Debug)]
+pub struct ConsumerEvents;
+
+impl ClientContext for ConsumerEvents {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(%error, reason, "kafka");
+        }
+    }
+}
+
+impl ConsumerContext for ConsumerEvents {}
+
+/// A consumer of the log.
+pub type LogConsumer = BaseConsumer<ConsumerEvents>;
 
 /// Settings that all clients share.
 pub fn client_config(bootstrap_servers: &str) -> ClientConfig {
@@ -62,7 +80,7 @@ pub fn consumer(
     bootstrap_servers: &str,
     group: &str,
     isolation: Isolation,
-) -> Result<BaseConsumer, LogError> {
+) -> Result<LogConsumer, LogError> {
     let mut config = client_config(bootstrap_servers);
     config.set("group.id", group);
     config.set(
@@ -84,12 +102,14 @@ pub fn consumer(
     config.set("receive.message.max.bytes", (110 * 1024 * 1024).to_string());
     config.set("fetch.wait.max.ms", "100");
     config.set("fetch.error.backoff.ms", "50");
-    config.create().map_err(|error| unavailable(bootstrap_servers, &error))
+    config
+        .create_with_context(ConsumerEvents)
+        .map_err(|error| unavailable(bootstrap_servers, &error))
 }
 
 /// Fails when no broker answers within `timeout`.
 pub fn check_reachable(
-    consumer: &BaseConsumer,
+    consumer: &LogConsumer,
     bootstrap_servers: &str,
     timeout: Duration,
 ) -> Result<(), LogError> {

@@ -2,13 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::{
-    Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
-};
+use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, error::KafkaError};
 
-use super::client::{Isolation, consumer, unavailable};
+use super::client::{Isolation, LogConsumer, consumer, unavailable};
 use crate::error::LogError;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -31,7 +27,7 @@ pub struct PositionQuery<'a> {
 /// The last position; `None` when there is none.
 pub fn last_position(
     query: &PositionQuery<'_>,
-    uncommitted: &BaseConsumer,
+    uncommitted: &LogConsumer,
 ) -> Result<Option<Vec<u8>>, LogError> {
     let failed = |error: KafkaError| unavailable(query.bootstrap_servers, &error);
     let left = query.deadline.saturating_duration_since(Instant::now());

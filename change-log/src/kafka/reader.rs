@@ -9,14 +9,14 @@ use std::{
 
 use rdkafka::{
     Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer},
+    consumer::{CommitMode, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     message::BorrowedMessage,
 };
 use tracing::{debug, warn};
 
 use super::{
-    client::{Isolation, check_reachable, consumer, unavailable},
+    client::{Isolation, LogConsumer, check_reachable, consumer, unavailable},
     topics::partition_count,
 };
 use crate::{
@@ -31,7 +31,7 @@ const WAITING_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A reader of all topics of a Kafka cluster.
 pub struct KafkaReader {
-    consumer: BaseConsumer,
+    consumer: LogConsumer,
     bootstrap_servers: String,
     timeout: Duration,
     assigned: HashMap<Arc<str>, HashMap<i32, AssignedPartition>>,
@@ -42,7 +42,7 @@ pub struct KafkaReader {
     /// Read but not yet returned, of paused partitions.
     held: Vec<Consumed>,
     end_reached: bool,
-    committers: HashMap<String, BaseConsumer>,
+    committers: HashMap<String, LogConsumer>,
 }
 
 #[derive(Debug)]

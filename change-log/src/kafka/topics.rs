@@ -13,12 +13,12 @@ use std::{
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
-    consumer::{BaseConsumer, Consumer},
+    consumer::Consumer,
     error::{KafkaError, RDKafkaErrorCode},
     types::RDKafkaRespErr,
 };
 
-use super::client::{RECORD_BYTES_MAX, client_config, unavailable};
+use super::client::{LogConsumer, RECORD_BYTES_MAX, client_config, unavailable};
 use crate::{
     error::LogError,
     writer::{Cleanup, TopicSpec},
@@ -68,11 +68,7 @@ impl Topics {
     }
 
     /// Makes the topic when it is missing, checks that it fits, and waits until its partitions can be used.
-    pub fn ensure(
-        &self,
-        consumer: &BaseConsumer,
-        spec: &TopicSpec,
-    ) -> Result<KafkaTopic, LogError> {
+    pub fn ensure(&self, consumer: &LogConsumer, spec: &TopicSpec) -> Result<KafkaTopic, LogError> {
         let deadline = Instant::now() + self.timeout;
         let known = partition_count(consumer, &spec.name, self.timeout)
             .map_err(|error| unavailable(&self.bootstrap_servers, &error))?;
@@ -159,7 +155,7 @@ impl Topics {
 
 /// How many partitions the topic has; `None` when it does not exist or has no leader yet.
 pub fn partition_count(
-    consumer: &BaseConsumer,
+    consumer: &LogConsumer,
     topic: &str,
     timeout: Duration,
 ) -> Result<Option<i32>, KafkaError> {

@@ -10,7 +10,6 @@ use std::{
 
 use rdkafka::{
     ClientContext, Message,
-    consumer::BaseConsumer,
     error::{KafkaError, RDKafkaErrorCode},
     message::DeliveryResult,
     producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
@@ -22,8 +21,8 @@ use tracing::{debug, warn};
 pub use super::topics::KafkaTopicDefaults;
 use super::{
     client::{
-        Isolation, RECORD_BYTES_MAX, TRANSACTION_TIMEOUT, check_reachable, consumer, is_fenced,
-        producer_config, unavailable,
+        Isolation, LogConsumer, RECORD_BYTES_MAX, TRANSACTION_TIMEOUT, check_reachable, consumer,
+        is_fenced, producer_config, unavailable,
     },
     flush::flush,
     positions::{PositionQuery, last_position},
@@ -47,7 +46,7 @@ const RECORDS_PER_POLL: usize = 10_000;
 /// The writer of one source.
 pub struct KafkaWriter {
     producer: BaseProducer<Deliveries>,
-    probe: BaseConsumer,
+    probe: LogConsumer,
     topics: Topics,
     source_name: String,
     position: Option<Vec<u8>>,
