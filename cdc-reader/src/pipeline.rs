@@ -38,7 +38,7 @@ use crate::{
         place::{binlog_end, ensure_position, gtid_executed},
         preflight,
     },
-    snapshot,
+    snapshot::{self, changed_keys::changed_keys},
     table_filter::TableFilter,
 };
 
@@ -128,6 +128,7 @@ async fn attempt(
             !progress.get(&name).is_some_and(|p| p.done) && !position.stopped.contains_key(&name)
         })
         .collect();
+    let unfinished = unfinished(source, &to_read).await?;
     let setup = CaptureSetup {
         source: config.name.clone(),
         options: AvroOptions { debezium_compat: config.debezium_compat },
@@ -137,6 +138,7 @@ async fn attempt(
         position,
         catalog: shapes,
         keyless_pending: keyless(&to_read),
+        unfinished,
         metrics: source.metrics.clone(),
     };
     let mut captured = spawn_capture(setup, received, stop.clone())?;
@@ -271,6 +273,26 @@ fn note_tables(position: &mut Position, source: &Source, catalog: &Catalog) {
             tracing::error!(source = %source.config.name, table, reason = sentence, "table stopped");
         }
     }
+}
+
+/// Tables that are still to be read, with what the stream has changed of those that were begun before.
+async fn unfinished(
+    source: &Source,
+    to_read: &[CatalogTable],
+) -> Result<HashMap<String, HashSet<u128>>, ReaderError> {
+    let mut unfinished: HashMap<String, HashSet<u128>> =
+        to_read.iter().map(|table| (table.name(), HashSet::new())).collect();
+    let begun: Vec<_> = to_read
+        .iter()
+        .filter(|table| !table.schema.key.is_empty())
+        .map(|table| table.schema.id.clone())
+        .collect();
+    let log = source.log.clone();
+    let changed = tokio::task::spawn_blocking(move || changed_keys(&log, &begun))
+        .await
+        .map_err(|_| ended("reading back the changed keys"))??;
+    unfinished.extend(changed);
+    Ok(unfinished)
 }
 
 fn keyless(tables: &[CatalogTable]) -> HashSet<String> {

@@ -258,6 +258,7 @@ impl Capture {
                 transaction.rows_seen += rows;
                 self.metrics.rows.inc_by(rows);
                 self.count_policies();
+                self.windows.recount();
                 self.keyless.limit(&name);
                 self.append_if_full()?;
                 // Inside a transaction: only when it has outgrown memory.

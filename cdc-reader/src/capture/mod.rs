@@ -65,6 +65,8 @@ pub struct CaptureSetup {
     pub catalog: HashMap<String, Arc<TableSchema>>,
     /// Tables without a key whose existing rows are still to be read.
     pub keyless_pending: HashSet<String>,
+    /// Tables whose snapshot is under way, each with the keys that the stream has changed since it began.
+    pub unfinished: HashMap<String, HashSet<u128>>,
     /// The source's metrics.
     pub metrics: SourceMetrics,
 }
@@ -144,6 +146,10 @@ impl Capture {
                 ReaderError::PositionLost(format!("the stored position: {error}"))
             })?;
         let now = Instant::now();
+        let mut windows = Windows::default();
+        for (table, changed) in setup.unfinished {
+            windows.open(&table, changed);
+        }
         let mut capture = Self {
             tables: Tables::new(setup.source.clone(), setup.options, setup.catalog),
             source: setup.source,
@@ -156,7 +162,7 @@ impl Capture {
             consumed,
             place: BinlogPlace::default(),
             transaction: None,
-            windows: Windows::default(),
+            windows,
             window_requests: Vec::new(),
             keyless: KeylessTables::new(setup.keyless_pending),
             batch: EncodedBatch::default(),
@@ -205,7 +211,7 @@ impl Capture {
             return;
         }
         for request in self.window_requests.drain(..) {
-            self.windows.open(&request.table);
+            self.windows.ask(&request.table);
             self.keyless.open(&request.table);
             let state =
                 StreamState { gtid_set: self.consumed.to_string(), place: self.boundary.clone() };

@@ -39,6 +39,9 @@ impl Capture {
             // The order is the log's: rows of the view first, then the events that are not in it.
             self.append_batch(&held)?;
         }
+        if chunk.last {
+            self.windows.close(&table);
+        }
         let progress = self.position.snapshots.entry(table).or_default();
         progress.rows += chunk.rows.len() as u64;
         progress.rows_estimated = chunk.rows_estimated.max(progress.rows);

@@ -3,8 +3,8 @@
 //!
 //! # The protocol
 //! For each chunk of a table with a key:
-//! 1. `OpenWindow` to the encode thread. Between two transactions it begins to remember every key of the table that
-//!    the stream changes, and answers with S, the transactions it has consumed so far.
+//! 1. `OpenWindow` to the encode thread. Between two transactions it answers with S, the transactions it has consumed
+//!    so far. From the start of the table's snapshot until its end it remembers every key that the stream changes.
 //! 2. `WAIT_FOR_EXECUTED_GTID_SET(S)` on the connection that will read.
 //! 3. The chunk's SELECT: one statement, so one consistent read view V.
 //! 4. HIGH: the end of the binlog, asked for after the SELECT.
@@ -20,7 +20,7 @@
 //! - in S. It is in V, by step 2: the server puts a transaction into `gtid_executed` after the engine has committed it.
 //!   (That step is needed: the server sends a transaction to replicas after it is flushed and *before* the engine
 //!   commits it, so the stream can be ahead of every read view; with semi-synchronous replication by a round trip.)
-//! - consumed by the stream after the window opened. If it touches k, k is remembered.
+//! - consumed by the stream later. If it touches k, k is remembered.
 //!
 //! If k is remembered, its chunk row is dropped: the stream's own record of that change, and all later ones, are in
 //! the log, so the log's last record of k is the stream's. That is right whether V contained the change or not.
@@ -35,8 +35,11 @@
 //! whose last change V contains; dropping those too is always safe, because the stream carries that change.
 //! Nothing is missed between chunks: the next starts strictly after the last key in the server's own order, and a row
 //! that is inserted or moved behind the walk is carried by the stream.
-//! A crash forgets window and chunk together; `last_key` in the position names what is in the log, because both are
-//! committed in one log transaction.
+//! Keys are remembered for the whole snapshot of the table, not only while a chunk is read: a row that is inserted
+//! ahead of the walk is in the log by its event, and the chunk that finds it later leaves it out. So each row is in the
+//! log once, which a table that only grows depends on.
+//! A crash forgets the chunk; `last_key` in the position names what is in the log, because both are committed in one
+//! log transaction, and the changed keys are read back from the log (`changed_keys`).
 //!
 //! The chunk must have been read with the shape it is said to have: after the SELECT the catalog is read again, and a
 //! chunk over which it changed is thrown away (a changed collation would have changed the order under the walk).
@@ -44,6 +47,7 @@
 //! Tables without a key are read whole; see `keyless`.
 
 pub mod avro_row;
+pub mod changed_keys;
 pub mod chunk_plan;
 pub mod chunk_read;
 pub mod key_text;

@@ -1,57 +1,85 @@
-//! The windows of chunks in flight: which keys the stream changed since a chunk's window was opened. Pure.
+//! What the stream has done to each table whose snapshot is under way, and the chunks that wait for it. Pure.
 //!
-//! A key that the stream changed after the window opened needs no chunk row: that event and all later ones of the key
-//! are in the log behind it. A key that it did not change until the stream reached the chunk's `high` place has in the
-//! chunk exactly the row that the stream's place implies. See the argument in `snapshot/mod.rs`.
+//! From the moment at which the stream starts to be captured until the table's snapshot is done, every key is
+//! remembered that the stream changes. Such a key needs no chunk row: its event and all later ones are in the log. So a
+//! row never follows its own newer version, and a row that was inserted while the snapshot ran is in the log once, not
+//! as an insert and again as a row of a later chunk. See the argument in `snapshot/mod.rs`.
 
 use std::collections::{HashMap, HashSet};
 
-use schemas::position::BinlogPlace;
+use schemas::{position::BinlogPlace, row_digest::row_digest};
 
 use crate::flow::SnapshotChunk;
 
-/// Memory of one window's keys; a window is open for the time of one chunk.
-const WINDOW_BYTES_MAX: usize = 64 << 20;
-/// What a remembered key takes beside its bytes.
-const KEY_OVERHEAD: usize = 48;
+/// Keys remembered for all tables together, 16 bytes and the set's own overhead each: about 100 MB.
+const KEYS_MAX: usize = 2_000_000;
 
-/// Open windows by `database.table`, and chunks that wait for the stream.
+/// The digest by which a key datum is remembered. 128 bits: two keys that share one are not to be expected.
+pub fn key_digest(key: &[u8]) -> u128 {
+    row_digest([Some(key)])
+}
+
+/// A table whose snapshot is under way.
+#[derive(Debug, Default)]
+pub struct Window {
+    changed: HashSet<u128>,
+    /// A chunk may be taken: it was asked for, and nothing made it void since.
+    chunk_asked: bool,
+    emptied: bool,
+    /// Keys from before the last `ask` were forgotten for lack of memory.
+    forgetful: bool,
+}
+
+impl Window {
+    /// Notes a key that the stream changed.
+    pub fn note(&mut self, key: &[u8]) {
+        if self.changed.len() >= KEYS_MAX {
+            // Nobody asks for chunks of a table that cannot be read; one that was asked for is read again.
+            self.changed = HashSet::new();
+            self.chunk_asked = false;
+            self.forgetful = true;
+        }
+        self.changed.insert(key_digest(key));
+    }
+}
+
+/// All windows by `database.table`.
 #[derive(Debug, Default)]
 pub struct Windows {
     open: HashMap<String, Window>,
     waiting: Vec<SnapshotChunk>,
-}
-
-/// What the stream has done to a table since its window was opened.
-#[derive(Debug, Default)]
-pub struct Window {
-    changed: HashSet<Box<[u8]>>,
-    key_bytes: usize,
-    emptied: bool,
-    overflowed: bool,
-}
-
-impl Window {
-    /// Notes a key that the stream changed. A window that holds too much is given up: its chunk is read again.
-    pub fn note(&mut self, key: &[u8]) {
-        if self.overflowed || !self.changed.insert(key.into()) {
-            return;
-        }
-        self.key_bytes += key.len() + KEY_OVERHEAD;
-        if self.key_bytes > WINDOW_BYTES_MAX {
-            self.overflowed = true;
-            self.changed = HashSet::new();
-        }
-    }
+    keys: usize,
 }
 
 impl Windows {
-    /// Starts remembering the table's changed keys.
-    pub fn open(&mut self, table: &str) {
-        self.open.insert(table.to_owned(), Window::default());
+    /// Opens a table's window with the keys that the log shows as changed since its snapshot began.
+    pub fn open(&mut self, table: &str, changed: HashSet<u128>) {
+        self.keys += changed.len();
+        self.open.insert(table.to_owned(), Window { changed, ..Window::default() });
     }
 
-    /// The table's window; `None` when none is open, which is the usual case.
+    /// A chunk of the table is about to be read. What was asked for before is void.
+    pub fn ask(&mut self, table: &str) {
+        let window = self.open.entry(table.to_owned()).or_default();
+        if self.keys > KEYS_MAX || window.forgetful {
+            if !window.forgetful {
+                tracing::warn!(
+                    table,
+                    "so many rows change while they are read for the first time that rows inserted meanwhile can be \
+                     in a history table twice; tables kept as state are not affected"
+                );
+            }
+            // From here on only the chunk itself is protected, which keeps every state right.
+            self.keys = self.keys.saturating_sub(window.changed.len());
+            window.changed = HashSet::new();
+            window.forgetful = true;
+        }
+        window.chunk_asked = true;
+        window.emptied = false;
+        self.waiting.retain(|chunk| table_of(chunk) != table);
+    }
+
+    /// The table's window; `None` when its snapshot is done, which is the usual case.
     pub fn of(&mut self, table: &str) -> Option<&mut Window> {
         if self.open.is_empty() {
             return None;
@@ -59,12 +87,23 @@ impl Windows {
         self.open.get_mut(table)
     }
 
-    /// TRUNCATE or DROP emptied the table: no row of an open window's chunk is left, whether it has been read yet or
-    /// not. Rows that were inserted since, and may be in the chunk too, come with their own events.
+    /// Counts the keys again after some were noted.
+    pub fn recount(&mut self) {
+        self.keys = self.open.values().map(|window| window.changed.len()).sum();
+    }
+
+    /// TRUNCATE or DROP emptied the table: no row of the chunk that was asked for is left, whether it has been read yet
+    /// or not. Rows that were inserted since, and may be in the chunk too, come with their own events.
     pub fn empty(&mut self, table: &str) {
         if let Some(window) = self.open.get_mut(table) {
             window.emptied = true;
         }
+    }
+
+    /// The table's snapshot is done, or given up.
+    pub fn close(&mut self, table: &str) {
+        self.open.remove(table);
+        self.recount();
     }
 
     /// Keeps a chunk until the stream has reached its `high` place.
@@ -72,21 +111,23 @@ impl Windows {
         self.waiting.push(chunk);
     }
 
-    /// Takes a chunk whose `high` place the stream has reached, without the rows that the stream has changed since,
-    /// and closes its window. A chunk whose window is gone is dropped: its reader sees that and reads again.
+    /// Takes a chunk whose `high` place the stream has reached, without the rows that the stream has changed. A chunk
+    /// that was not asked for is dropped: its reader sees that and reads again.
     pub fn take_ready(&mut self, stream: &BinlogPlace) -> Option<SnapshotChunk> {
         loop {
             let at = self.waiting.iter().position(|chunk| stream.reached(&chunk.high))?;
             let mut chunk = self.waiting.swap_remove(at);
-            let Some(window) = self.open.remove(&table_of(&chunk)) else { continue };
-            if window.overflowed {
+            let Some(window) = self.open.get_mut(&table_of(&chunk)) else { continue };
+            if !std::mem::take(&mut window.chunk_asked) {
                 continue;
             }
             if window.emptied {
                 chunk.rows.clear();
             } else if !window.changed.is_empty() {
                 let bytes = &chunk.bytes;
-                chunk.rows.retain(|(key, _)| !window.changed.contains(&bytes[key.clone()]));
+                chunk
+                    .rows
+                    .retain(|(key, _)| !window.changed.contains(&key_digest(&bytes[key.clone()])));
             }
             return Some(chunk);
         }
@@ -133,30 +174,53 @@ mod tests {
         (chunk, answer)
     }
 
+    fn windows() -> Windows {
+        let mut windows = Windows::default();
+        windows.open("d.t", HashSet::new());
+        windows
+    }
+
     #[test]
     fn chunk_waits_for_its_place_and_loses_the_keys_that_the_stream_changed() {
-        let mut windows = Windows::default();
-        windows.open("d.t");
+        let mut windows = windows();
+        windows.ask("d.t");
         windows.wait(chunk().0);
         assert!(windows.take_ready(&place(99)).is_none());
         windows.of("d.t").expect("open").note(b"a");
         let ready = windows.take_ready(&place(100)).expect("reached");
         assert_eq!(ready.rows, [(1..2, 1..2)]);
-        assert!(windows.of("d.t").is_none());
+    }
+
+    #[test]
+    fn row_inserted_before_its_chunk_was_asked_for_is_not_in_the_log_twice() {
+        let mut windows = windows();
+        windows.of("d.t").expect("open").note(b"b");
+        windows.ask("d.t");
+        windows.wait(chunk().0);
+        assert_eq!(windows.take_ready(&place(100)).expect("reached").rows, [(0..1, 0..1)]);
+    }
+
+    #[test]
+    fn keys_that_the_log_shows_are_as_if_the_stream_had_just_changed_them() {
+        let mut windows = Windows::default();
+        windows.open("d.t", HashSet::from([key_digest(b"a")]));
+        windows.ask("d.t");
+        windows.wait(chunk().0);
+        assert_eq!(windows.take_ready(&place(100)).expect("reached").rows, [(1..2, 1..2)]);
     }
 
     #[test]
     fn emptied_table_leaves_no_row_of_the_chunk() {
-        let mut windows = Windows::default();
-        windows.open("d.t");
+        let mut windows = windows();
+        windows.ask("d.t");
         windows.empty("d.t");
         windows.wait(chunk().0);
         assert!(windows.take_ready(&place(100)).expect("reached").rows.is_empty());
     }
 
     #[test]
-    fn chunk_without_a_window_is_not_taken() {
-        let mut windows = Windows::default();
+    fn chunk_that_was_not_asked_for_is_not_taken() {
+        let mut windows = windows();
         let (chunk, mut answer) = chunk();
         windows.wait(chunk);
         assert!(windows.take_ready(&place(100)).is_none());
@@ -164,13 +228,13 @@ mod tests {
     }
 
     #[test]
-    fn window_that_holds_too_much_gives_its_chunk_up() {
-        let mut windows = Windows::default();
-        windows.open("d.t");
-        let window = windows.of("d.t").expect("open");
-        let large = vec![0; WINDOW_BYTES_MAX];
-        window.note(&large);
+    fn without_memory_for_all_keys_the_chunk_itself_stays_protected() {
+        let mut windows = windows();
+        windows.of("d.t").expect("open").note(b"a");
+        windows.keys = KEYS_MAX + 1;
+        windows.ask("d.t");
+        windows.of("d.t").expect("open").note(b"b");
         windows.wait(chunk().0);
-        assert!(windows.take_ready(&place(100)).is_none());
+        assert_eq!(windows.take_ready(&place(100)).expect("reached").rows, [(0..1, 0..1)]);
     }
 }
