@@ -40,7 +40,8 @@ pub fn drop_committed(buffer: Buffer, committed: &BTreeMap<i32, i64>) -> Buffer 
     let is_new = |partition: i32, offset: i64| {
         committed.get(&partition).is_none_or(|&next_offset| offset >= next_offset)
     };
-    let mut kept = Buffer { oldest: buffer.oldest, oldest_ms: buffer.oldest_ms, ..Buffer::default() };
+    let mut kept =
+        Buffer { oldest: buffer.oldest, oldest_ms: buffer.oldest_ms, ..Buffer::default() };
     for change in buffer.changes {
         match change {
             ChangeBatch::Truncate { partition, offset } if is_new(partition, offset) => {
@@ -49,7 +50,8 @@ pub fn drop_committed(buffer: Buffer, committed: &BTreeMap<i32, i64>) -> Buffer 
             ChangeBatch::Truncate { .. } => {}
             ChangeBatch::Rows(batch) => {
                 // Offsets rise within a batch.
-                let first = batch.offsets.partition_point(|&offset| !is_new(batch.partition, offset));
+                let first =
+                    batch.offsets.partition_point(|&offset| !is_new(batch.partition, offset));
                 if first < batch.offsets.len() {
                     kept.push_rows(rows_from(batch, first));
                 }

@@ -69,3 +69,55 @@ pub fn collapse(changes: &[ChangeBatch], hashes: &[Vec<KeyHash>]) -> Collapsed {
     }
     collapsed
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use arrow::array::{Int64Array, RecordBatch};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::flow::RowBatch;
+
+    fn batch(operations: &[Operation]) -> ChangeBatch {
+        let ids = Arc::new(Int64Array::from(vec![0; operations.len()]));
+        ChangeBatch::Rows(RowBatch {
+            partition: 0,
+            rows: RecordBatch::try_from_iter([("id", ids as _)]).expect("one column"),
+            operations: operations.to_vec(),
+            offsets: vec![0; operations.len()],
+            changed_at_us: vec![0; operations.len()],
+            bytes: 0,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_last_change_of_each_key_counts(
+            batches in prop::collection::vec(prop::option::weighted(0.8, prop::collection::vec((0u128..9, any::<bool>()), 0..20)), 0..8),
+        ) {
+            let (mut changes, mut hashes) = (Vec::new(), Vec::new());
+            let (mut model, mut truncated) = (BTreeMap::new(), false);
+            for rows in &batches {
+                let Some(rows) = rows else {
+                    changes.push(ChangeBatch::Truncate { partition: 0, offset: 0 });
+                    model.clear();
+                    truncated = true;
+                    continue;
+                };
+                for (row, &(key, deleted)) in rows.iter().enumerate() {
+                    let place = RowPlace { batch: hashes.len() as u32, row: row as u32 };
+                    model.insert(key, if deleted { KeyChange::Delete } else { KeyChange::Upsert(place) });
+                }
+                let operation = |&(_, deleted): &(u128, bool)| if deleted { Operation::Delete } else { Operation::Update };
+                changes.push(batch(&rows.iter().map(operation).collect::<Vec<_>>()));
+                hashes.push(rows.iter().map(|row| row.0).collect());
+            }
+            let collapsed = collapse(&changes, &hashes);
+            prop_assert_eq!(collapsed.truncated, truncated);
+            prop_assert_eq!(collapsed.changes.len(), model.len());
+            prop_assert_eq!(collapsed.changes.into_iter().collect::<BTreeMap<_, _>>(), model);
+        }
+    }
+}

@@ -51,10 +51,8 @@ impl Default for LakeConfig {
 impl LakeConfig {
     /// The lake's folder.
     pub fn folder(&self) -> Result<PathBuf, SinkError> {
-        let refuse = |reason: &str| SinkError::LakeUrl {
-            url: self.url.clone(),
-            reason: reason.to_owned(),
-        };
+        let refuse =
+            |reason: &str| SinkError::LakeUrl { url: self.url.clone(), reason: reason.to_owned() };
         let path = match self.url.split_once(':') {
             Some(("file", rest)) => rest.strip_prefix("//").unwrap_or(rest),
             Some((scheme, rest)) if rest.starts_with("//") => {

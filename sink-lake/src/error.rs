@@ -26,7 +26,9 @@ pub enum SinkError {
     #[error("change log failed")]
     Log(#[from] LogError),
     /// Records that the table needs are no longer in the log.
-    #[error("{topic}[{partition}] lost its records {wanted} to {first}; take a new snapshot of the table")]
+    #[error(
+        "{topic}[{partition}] lost its records {wanted} to {first}; take a new snapshot of the table"
+    )]
     OffsetGone {
         /// The topic.
         topic: String,

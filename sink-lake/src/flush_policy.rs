@@ -42,8 +42,14 @@ mod tests {
     #[test]
     fn due_by_age_rows_bytes_or_memory_but_never_when_empty() {
         let now = Instant::now() + Duration::from_secs(100);
-        let policy = FlushPolicy { age_max: Duration::from_secs(10), rows_max: 100, bytes_max: 1000 };
-        let young = Buffered { oldest: Some(now - Duration::from_secs(9)), rows: 99, bytes: 999, memory_is_short: false };
+        let policy =
+            FlushPolicy { age_max: Duration::from_secs(10), rows_max: 100, bytes_max: 1000 };
+        let young = Buffered {
+            oldest: Some(now - Duration::from_secs(9)),
+            rows: 99,
+            bytes: 999,
+            memory_is_short: false,
+        };
         for (buffered, due) in [
             (young, false),
             (Buffered { oldest: Some(now - Duration::from_secs(10)), ..young }, true),

@@ -45,9 +45,10 @@ pub fn key_hashes(rows: &RecordBatch, key: &[String]) -> Result<Vec<KeyHash>, St
     let columns = key
         .iter()
         .map(|name| {
-            let column = rows.schema_ref().fields().iter().position(|field| {
-                field.name() == name || field.name().eq_ignore_ascii_case(name)
-            });
+            let column =
+                rows.schema_ref().fields().iter().position(|field| {
+                    field.name() == name || field.name().eq_ignore_ascii_case(name)
+                });
             let column = column.ok_or_else(|| format!("key column {name} is not in its rows"))?;
             KeyColumn::of(rows.column(column)).ok_or_else(|| {
                 let data_type = rows.column(column).data_type();

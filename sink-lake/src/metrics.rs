@@ -8,7 +8,7 @@ use crate::status::SinkStatus;
 
 const TABLE_LABEL: &[&str] = &["table"];
 
-/// Rows written to the lake, by table and kind (`upserted`, `appended`, `deleted` as counted before collapsing).
+/// Changes of rows that are part of the lake, as counted before only the last one of each key was kept.
 pub const ROWS: &str = "binlake_sink_rows_total";
 /// Delta commits.
 pub const COMMITS: &str = "binlake_sink_commits_total";

@@ -1,7 +1,12 @@
 //! Builds the sink from its parts: the router's thread, a worker per table, and the way between them. No processing
 //! is done here.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use change_log::{LogConfig, open_reader};
 use tokio::{
@@ -15,7 +20,7 @@ use uuid::Uuid;
 use crate::{
     config::{LakeConfig, SinkConfig, mode_of},
     dead_letters,
-    error::{Consequence, SinkError, with_causes},
+    error::{SinkError, with_causes},
     flush_policy::FlushPolicy,
     memory_budget::MemoryBudget,
     metrics::SinkMetrics,
@@ -52,27 +57,13 @@ pub async fn run(
             router::run(reader, sources, commands_in, discovered_out, shutdown)
         })
     };
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
     // Workers stop by this token too when the router fails.
     let workers_stop = shutdown.child_token();
-    let tables = Tables {
-        budget: MemoryBudget::new(config.lake.memory_bytes_max.max(1)),
-        catalogs: sources
-            .iter()
-            .map(|source| (source.clone(), SchemaCatalog::new(log.clone(), source, LOG_TIMEOUT)))
-            .collect(),
-        policy: FlushPolicy {
-            age_max: config.lake.freshness,
-            rows_max: config.lake.commit_rows_max,
-            bytes_max: config.lake.commit_bytes_max,
-        },
-        writers: Arc::new(Semaphore::new(cores.max(2))),
-        lake,
-        commands,
-        metrics: metrics.clone(),
-        config,
-        shutdown: workers_stop.clone(),
-    };
+    let catalogs = sources
+        .iter()
+        .map(|source| (source.clone(), SchemaCatalog::new(log.clone(), source, LOG_TIMEOUT)))
+        .collect();
+    let tables = Tables::new(config, lake, catalogs, commands, metrics.clone(), &workers_stop);
     let mut workers = JoinSet::new();
     let mut names: HashMap<Id, String> = HashMap::new();
     info!(sources = sources.join(", "), "sink started");
@@ -104,15 +95,13 @@ pub async fn run(
         other => other,
     };
     info!("sink stopped");
-    router_result.map_err(|error| SinkError::Task {
-        task: "router".to_owned(),
-        reason: error.to_string(),
-    })?
+    router_result
+        .map_err(|error| SinkError::Task { task: "router".to_owned(), reason: error.to_string() })?
 }
 
 struct Tables {
     config: SinkConfig,
-    lake: std::path::PathBuf,
+    lake: PathBuf,
     policy: FlushPolicy,
     budget: Arc<MemoryBudget>,
     catalogs: HashMap<String, SchemaCatalog>,
@@ -123,11 +112,40 @@ struct Tables {
 }
 
 impl Tables {
+    fn new(
+        config: SinkConfig,
+        lake: PathBuf,
+        catalogs: HashMap<String, SchemaCatalog>,
+        commands: mpsc::Sender<Command>,
+        metrics: SinkMetrics,
+        stop: &CancellationToken,
+    ) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            budget: MemoryBudget::new(config.lake.memory_bytes_max.max(1)),
+            policy: FlushPolicy {
+                age_max: config.lake.freshness,
+                rows_max: config.lake.commit_rows_max,
+                bytes_max: config.lake.commit_bytes_max,
+            },
+            writers: Arc::new(Semaphore::new(cores.max(2))),
+            shutdown: stop.clone(),
+            config,
+            lake,
+            catalogs,
+            commands,
+            metrics,
+        }
+    }
+
     fn worker(&self, found: Discovered) -> Option<TableWorker> {
         let name = found.table.to_string();
         let status = self.metrics.status();
         let parts = [&found.table.source, &found.table.database, &found.table.table];
-        if parts.iter().any(|part| matches!(part.as_str(), "." | "..") || part.starts_with('_') && part.as_str() == dead_letters::FOLDER) {
+        if parts.iter().any(|part| {
+            matches!(part.as_str(), "." | "..")
+                || part.starts_with('_') && part.as_str() == dead_letters::FOLDER
+        }) {
             let reason = "its name can't be a folder of the lake; rename it or leave it out";
             stop_table(&name, reason, &self.metrics);
             return None;
@@ -194,9 +212,4 @@ async fn blocking<T: Send + 'static>(
         reason: error.to_string(),
     };
     tokio::task::spawn_blocking(work).await.map_err(lost)
-}
-
-/// Whether an error ends the whole sink.
-pub fn ends_service(error: &SinkError) -> bool {
-    error.consequence() == Consequence::StopService
 }

@@ -98,13 +98,13 @@ pub fn run(
     shutdown: CancellationToken,
 ) -> Result<(), SinkError> {
     let mut router = Router {
-            reader,
-            sources,
-            known: HashSet::new(),
-            waiting: Vec::new(),
-            routes: HashMap::new(),
-            commands,
-        };
+        reader,
+        sources,
+        known: HashSet::new(),
+        waiting: Vec::new(),
+        routes: HashMap::new(),
+        commands,
+    };
     let mut listed_at: Option<Instant> = None;
     loop {
         if router.obey_commands()? == Workers::Gone {

@@ -235,8 +235,17 @@ impl TableWorker {
         if letters.is_empty() {
             return Ok(());
         }
-        warn!(table = self.name, records = letters.len(), reason = letters[0].reason, "records can't be decoded");
-        self.shared.metrics.dead_letters.with_label_values(&[&self.name]).inc_by(letters.len() as u64);
+        warn!(
+            table = self.name,
+            records = letters.len(),
+            reason = letters[0].reason,
+            "records can't be decoded"
+        );
+        self.shared
+            .metrics
+            .dead_letters
+            .with_label_values(&[&self.name])
+            .inc_by(letters.len() as u64);
         let count = letters.len() as u64;
         self.shared.metrics.status().update(&self.name, |status| status.dead_letters += count);
         let mut wait = RETRY_FIRST;
@@ -257,10 +266,16 @@ impl TableWorker {
             Ok(Ok(_)) => info!(table = self.name, "committed before stopping"),
             Ok(Err(error)) => {
                 let error = with_causes(&error);
-                warn!(table = self.name, error, "not committed before stopping; read again after the start");
+                warn!(
+                    table = self.name,
+                    error, "not committed before stopping; read again after the start"
+                );
             }
             Err(_) => {
-                warn!(table = self.name, "not committed in time before stopping; read again after the start");
+                warn!(
+                    table = self.name,
+                    "not committed in time before stopping; read again after the start"
+                );
             }
         }
         Ok(())

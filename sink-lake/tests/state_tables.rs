@@ -236,11 +236,7 @@ async fn two_sinks_at_once_do_no_harm() {
 async fn small_memory_and_small_batches_give_the_same_table() {
     let mut world = World::new();
     let table = users();
-    let lake = LakeConfig {
-        commit_rows_max: 37,
-        memory_bytes_max: 4096,
-        ..world.lake_config()
-    };
+    let lake = LakeConfig { commit_rows_max: 37, memory_bytes_max: 4096, ..world.lake_config() };
     let sink = RunningSink::start_with(&world, SinkConfig { lake, tables: vec![] });
     for round in 0..30i64 {
         let rows: Vec<Change> =
@@ -275,5 +271,8 @@ async fn records_that_cannot_be_decoded_are_set_apart() {
     let letters = world.lake().join("_dead_letters/shop/market/users/partition-0.jsonl");
     let letters = std::fs::read_to_string(letters).expect("reads");
     assert_eq!(letters.lines().count(), 3);
-    assert!(letters.contains("its bytes end early") && letters.contains("\"offset\":1"), "{letters}");
+    assert!(
+        letters.contains("its bytes end early") && letters.contains("\"offset\":1"),
+        "{letters}"
+    );
 }

@@ -114,9 +114,7 @@ pub fn skip(avro_type: &AvroType, input: &mut &[u8]) -> Option<()> {
             let branch = usize::try_from(read_long(input)?).ok()?;
             skip(branches.get(branch)?, input)
         }
-        AvroKind::Array(items) => {
-            read_blocks(input, |input| skip(items, input))
-        }
+        AvroKind::Array(items) => read_blocks(input, |input| skip(items, input)),
         AvroKind::Map(values) => read_blocks(input, |input| {
             read_bytes(input)?;
             skip(values, input)
@@ -190,16 +188,16 @@ impl Parser {
         object: &Map<String, Value>,
         namespace: &str,
     ) -> Result<Arc<AvroType>, SchemaTextError> {
-        let type_value = object
-            .get("type")
-            .ok_or_else(|| SchemaTextError("a type has no `type`".to_owned()))?;
+        let type_value =
+            object.get("type").ok_or_else(|| SchemaTextError("a type has no `type`".to_owned()))?;
         let Value::String(type_name) = type_value else {
             return self.read(type_value, namespace);
         };
         let own_namespace = object.get("namespace").and_then(Value::as_str);
-        let full = object.get("name").and_then(Value::as_str).map(|name| {
-            full_name(name, own_namespace.unwrap_or(namespace))
-        });
+        let full = object
+            .get("name")
+            .and_then(Value::as_str)
+            .map(|name| full_name(name, own_namespace.unwrap_or(namespace)));
         let inner = full.as_deref().and_then(|name| name.rsplit_once('.')).map_or("", |n| n.0);
         let kind = match type_name.as_str() {
             "record" => AvroKind::Record(self.read_fields(object, inner)?),
@@ -258,7 +256,10 @@ impl Parser {
                 let field_type = field.get("type");
                 let field_type = field_type
                     .ok_or_else(|| SchemaTextError(format!("field {name} has no type")))?;
-                Ok(AvroField { name: name.to_owned(), avro_type: self.read(field_type, namespace)? })
+                Ok(AvroField {
+                    name: name.to_owned(),
+                    avro_type: self.read(field_type, namespace)?,
+                })
             })
             .collect()
     }

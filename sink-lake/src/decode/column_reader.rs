@@ -139,7 +139,8 @@ impl ColumnReader {
                 let value = read_long(input).ok_or(Damaged)?;
                 values.push(i16::try_from(value).map_err(|_| OutOfRange)?);
             }
-            (Conversion::Int32, Values::Int32(values)) | (Conversion::Date, Values::Date(values)) => {
+            (Conversion::Int32, Values::Int32(values))
+            | (Conversion::Date, Values::Date(values)) => {
                 let value = read_long(input).ok_or(Damaged)?;
                 values.push(i32::try_from(value).map_err(|_| OutOfRange)?);
             }

@@ -33,9 +33,14 @@ pub struct Change {
 #[derive(Debug)]
 enum Step {
     /// The row as it was.
-    Before { null_branch: Option<i64>, row: Arc<AvroType> },
+    Before {
+        null_branch: Option<i64>,
+        row: Arc<AvroType>,
+    },
     /// The row as it is.
-    After { null_branch: Option<i64> },
+    After {
+        null_branch: Option<i64>,
+    },
     Source(Vec<SourceStep>),
     Operation,
     Other(Arc<AvroType>),
@@ -57,7 +62,8 @@ impl EnvelopePlan {
         let field = |name: &str| fields.iter().find(|field| field.name == name);
         let (Some(_), Some(after), Some(_)) = (field("before"), field("after"), field("op")) else {
             return Err(
-                "the value's schema is no change event (before, after, op); only those are read".to_owned()
+                "the value's schema is no change event (before, after, op); only those are read"
+                    .to_owned(),
             );
         };
         let AvroKind::Record(columns) = &row_type(after)?.1.kind else {
@@ -126,10 +132,7 @@ impl EnvelopePlan {
     }
 
     fn read_row(&self, input: &mut &[u8], columns: &mut [ColumnBuilder]) -> Result<(), ValueError> {
-        self.columns
-            .iter()
-            .zip(columns)
-            .try_for_each(|(reader, column)| reader.read(input, column))
+        self.columns.iter().zip(columns).try_for_each(|(reader, column)| reader.read(input, column))
     }
 }
 

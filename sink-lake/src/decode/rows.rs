@@ -33,7 +33,8 @@ pub enum Added {
 impl OpenRows {
     /// No rows yet.
     pub fn new(fingerprint: u64, partition: i32, plan: Arc<EnvelopePlan>) -> Option<Self> {
-        let columns = plan.schema().fields().iter().map(|field| ColumnBuilder::new(field.data_type()));
+        let columns =
+            plan.schema().fields().iter().map(|field| ColumnBuilder::new(field.data_type()));
         let columns = columns.collect::<Option<Vec<_>>>()?;
         Some(Self {
             fingerprint,

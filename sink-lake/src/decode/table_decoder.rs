@@ -79,10 +79,12 @@ impl TableDecoder {
         let mut unknown = Vec::new();
         for span in &consumed.records {
             for (framed, is_key) in [(consumed.value(span), false), (consumed.key(span), true)] {
-                let Some(Ok((SchemaReference::Fingerprint(id), _))) = framed.map(read_framing) else {
+                let Some(Ok((SchemaReference::Fingerprint(id), _))) = framed.map(read_framing)
+                else {
                     continue;
                 };
-                let known = if is_key { self.keys.contains_key(&id) } else { self.plans.contains_key(&id) };
+                let known =
+                    if is_key { self.keys.contains_key(&id) } else { self.plans.contains_key(&id) };
                 if !known && unknown.last() != Some(&id) && !unknown.contains(&id) {
                     unknown.push(id);
                 }

@@ -3,9 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
-use deltalake::kernel::{
-    ArrayType, DataType as DeltaType, PrimitiveType, StructField, StructType,
-};
+use deltalake::kernel::{ArrayType, DataType as DeltaType, PrimitiveType, StructField, StructType};
 
 /// The time zone of all timestamps.
 pub const UTC: &str = "UTC";
@@ -49,7 +47,11 @@ pub fn from_delta(schema: &StructType) -> Result<SchemaRef, String> {
         .fields()
         .map(|field| {
             let data_type = arrow_type(field.data_type()).ok_or_else(|| {
-                format!("column {} has type {}, which this sink never writes", field.name(), field.data_type())
+                format!(
+                    "column {} has type {}, which this sink never writes",
+                    field.name(),
+                    field.data_type()
+                )
             })?;
             Ok(Field::new(field.name(), data_type, true))
         })
@@ -94,9 +96,7 @@ fn delta_type(field: &Field) -> Result<DeltaType, String> {
             DeltaType::decimal(*precision, scale).map_err(|error| error.to_string())?
         }
         DataType::Struct(fields) => DeltaType::Struct(Box::new(to_delta(fields)?)),
-        DataType::List(item) => {
-            DeltaType::Array(Box::new(ArrayType::new(delta_type(item)?, true)))
-        }
+        DataType::List(item) => DeltaType::Array(Box::new(ArrayType::new(delta_type(item)?, true))),
         other => return Err(format!("column {} has no delta type for {other}", field.name())),
     })
 }

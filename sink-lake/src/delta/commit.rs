@@ -64,10 +64,7 @@ pub enum CommitOutcome {
 }
 
 /// Commits. After an error nobody knows whether it is part of the table: load it anew and look at its offsets.
-pub async fn commit(
-    table: &mut Table,
-    request: CommitRequest,
-) -> Result<CommitOutcome, SinkError> {
+pub async fn commit(table: &mut Table, request: CommitRequest) -> Result<CommitOutcome, SinkError> {
     let operation = operation(&request);
     let transactions = request
         .next_offsets
@@ -108,7 +105,8 @@ fn actions(table: &mut Table, request: CommitRequest) -> Result<Vec<Action>, Sin
         let columns = table.delta_schema(schema)?;
         let snapshot = table.delta.snapshot().map_err(|error| delta_error(&table.folder, error))?;
         let metadata = snapshot.metadata().clone().with_schema(&columns);
-        actions.push(Action::Metadata(metadata.map_err(|error| delta_error(&table.folder, error))?));
+        actions
+            .push(Action::Metadata(metadata.map_err(|error| delta_error(&table.folder, error))?));
     }
     let removed_at = now_ms();
     actions.extend(request.removes.into_iter().map(|file| {

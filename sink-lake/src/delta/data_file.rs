@@ -70,7 +70,11 @@ pub struct DataFileWriter {
 
 impl DataFileWriter {
     /// Starts a file in a table's folder, in the partition of `date` if there is one.
-    pub fn create(folder: &Path, schema: &SchemaRef, date: Option<&str>) -> Result<Self, SinkError> {
+    pub fn create(
+        folder: &Path,
+        schema: &SchemaRef,
+        date: Option<&str>,
+    ) -> Result<Self, SinkError> {
         let name = format!("part-{}.snappy.parquet", Uuid::new_v4());
         let relative = date.map_or_else(|| name.clone(), |date| format!("_date={date}/{name}"));
         let path = folder.join(&relative);

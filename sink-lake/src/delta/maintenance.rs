@@ -45,9 +45,13 @@ pub async fn tidy(table: &Table, retention: Duration) -> Result<Tidied, SinkErro
     }
     drop(tombstones);
     let folder = table.folder.clone();
-    let data_files = tokio::task::spawn_blocking(move || remove_unneeded(&folder, &needed, retention))
-        .await
-        .map_err(|error| SinkError::Task { task: "maintenance".into(), reason: error.to_string() })?;
+    let data_files =
+        tokio::task::spawn_blocking(move || remove_unneeded(&folder, &needed, retention))
+            .await
+            .map_err(|error| SinkError::Task {
+                task: "maintenance".into(),
+                reason: error.to_string(),
+            })?;
     Ok(Tidied { data_files, log_files })
 }
 
@@ -77,4 +81,89 @@ fn remove_unneeded(folder: &Path, needed: &HashSet<String>, retention: Duration)
         }
     }
     removed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::{
+        array::{Int64Array, RecordBatch},
+        datatypes::{DataType, Field, Schema, SchemaRef},
+    };
+
+    use super::*;
+    use crate::{
+        config::Mode,
+        delta::{
+            commit::{CommitOutcome, CommitRequest, commit},
+            data_file::{DataFileWriter, StagedFile},
+            table::TableSpec,
+        },
+    };
+
+    fn write(folder: &Path, schema: &SchemaRef) -> StagedFile {
+        let rows = vec![Arc::new(Int64Array::from(vec![1])) as _];
+        let rows = RecordBatch::try_new(Arc::clone(schema), rows).expect("fits");
+        let mut writer = DataFileWriter::create(folder, schema, None).expect("creates");
+        writer.write(&rows).expect("writes");
+        writer.finish().expect("finishes").expect("has rows")
+    }
+
+    #[tokio::test]
+    async fn only_files_that_no_recent_version_needs_are_removed() {
+        let lake = tempfile::tempdir().expect("a folder");
+        let folder = lake.path().join("t");
+        let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]));
+        let spec = TableSpec {
+            topic: "s.d.t".into(),
+            mode: Mode::State,
+            key: vec!["id".into()],
+            schema: Arc::clone(&schema),
+        };
+        let mut table = Table::create(&folder, &spec).await.expect("creates");
+        let [replaced, live, orphan] = [(); 3].map(|()| write(&folder, &schema));
+        for (adds, removes) in
+            [(vec![replaced.clone()], vec![]), (vec![live.clone()], vec![replaced.file.clone()])]
+        {
+            let request = CommitRequest { adds, removes, ..CommitRequest::default() };
+            let outcome = commit(&mut table, request).await.expect("commits");
+            assert_eq!(outcome, CommitOutcome::Committed);
+        }
+        let exists = |staged: &StagedFile| folder.join(&staged.file.path).exists();
+        let tidied = tidy(&table, RETENTION).await.expect("tidies");
+        assert_eq!(tidied.data_files, 0);
+        assert!(exists(&replaced) && exists(&live) && exists(&orphan));
+        std::thread::sleep(Duration::from_millis(20));
+        let tidied = tidy(&table, Duration::from_millis(1)).await.expect("tidies");
+        assert_eq!(tidied.data_files, 2);
+        assert!(!exists(&replaced) && exists(&live) && !exists(&orphan));
+    }
+
+    #[tokio::test]
+    async fn a_commit_against_an_older_version_conflicts_and_a_reload_sees_the_winner() {
+        let lake = tempfile::tempdir().expect("a folder");
+        let folder = lake.path().join("t");
+        let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]));
+        let spec = TableSpec {
+            topic: "s.d.t".into(),
+            mode: Mode::State,
+            key: vec!["id".into()],
+            schema: Arc::clone(&schema),
+        };
+        let mut first = Table::create(&folder, &spec).await.expect("creates");
+        let mut second = Table::open(&folder).await.expect("opens").expect("is there");
+        let request = |next_offset| CommitRequest {
+            adds: vec![write(&folder, &schema)],
+            next_offsets: [(0, next_offset)].into(),
+            ..CommitRequest::default()
+        };
+        let outcome = commit(&mut first, request(5)).await.expect("commits");
+        assert_eq!(outcome, CommitOutcome::Committed);
+        let outcome = commit(&mut second, request(7)).await.expect("is told");
+        assert_eq!(outcome, CommitOutcome::Conflicted);
+        second.load().await.expect("loads");
+        assert_eq!(second.next_offsets().await.expect("reads"), [(0, 5)].into());
+        assert_eq!(second.files().expect("lists").len(), 1);
+    }
 }

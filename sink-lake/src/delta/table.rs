@@ -71,10 +71,8 @@ impl Table {
         }
         let mut delta = unloaded(folder)?;
         delta.load().await.map_err(|error| delta_error(folder, error))?;
-        let refuse = |reason: String| SinkError::Unfit {
-            table: folder.display().to_string(),
-            reason,
-        };
+        let refuse =
+            |reason: String| SinkError::Unfit { table: folder.display().to_string(), reason };
         let state = delta.snapshot().map_err(|error| delta_error(folder, error))?;
         let protocol = state.protocol();
         let (reader, writer) = (protocol.min_reader_version(), protocol.min_writer_version());
@@ -86,15 +84,18 @@ impl Table {
         let properties = state.metadata().configuration();
         let property = |name: &str| {
             properties.get(name).cloned().ok_or_else(|| {
-                refuse(format!("it has no property {name}, so this sink did not make it; move the folder away"))
+                refuse(format!(
+                    "it has no property {name}, so this sink did not make it; move the folder away"
+                ))
             })
         };
         let mode = property(MODE_PROPERTY)?;
-        let mode = Mode::from_name(&mode)
-            .ok_or_else(|| refuse(format!("its {MODE_PROPERTY} `{mode}` is none that this release knows")))?;
+        let mode = Mode::from_name(&mode).ok_or_else(|| {
+            refuse(format!("its {MODE_PROPERTY} `{mode}` is none that this release knows"))
+        })?;
         let topic = property(TOPIC_PROPERTY)?;
-        let key: Vec<String> =
-            serde_json::from_str(&property(KEY_PROPERTY)?).map_err(|error| refuse(error.to_string()))?;
+        let key: Vec<String> = serde_json::from_str(&property(KEY_PROPERTY)?)
+            .map_err(|error| refuse(error.to_string()))?;
         let schema = from_delta(&state.schema()).map_err(refuse)?;
         let schema = without_date(&schema);
         Ok(Some(Self {
@@ -273,10 +274,8 @@ fn delta_columns(folder: &Path, mode: Mode, schema: &SchemaRef) -> Result<Struct
     if mode == Mode::History {
         fields.push(Arc::new(Field::new(DATE_COLUMN, DataType::Date32, true)));
     }
-    to_delta(&fields.into()).map_err(|reason| SinkError::Unfit {
-        table: folder.display().to_string(),
-        reason,
-    })
+    to_delta(&fields.into())
+        .map_err(|reason| SinkError::Unfit { table: folder.display().to_string(), reason })
 }
 
 fn without_date(schema: &SchemaRef) -> SchemaRef {

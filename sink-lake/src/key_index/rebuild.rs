@@ -54,3 +54,59 @@ pub fn rebuild(
     }
     Ok(rebuilt)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::{
+        array::{
+            ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array,
+            Float64Array, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray,
+            TimestampMicrosecondArray,
+        },
+        datatypes::Schema,
+    };
+
+    use super::*;
+    use crate::delta::data_file::DataFileWriter;
+
+    #[test]
+    fn keys_of_every_type_hash_alike_before_and_after_the_lake() {
+        let timestamps = TimestampMicrosecondArray::from(vec![-1, 5]).with_timezone("UTC");
+        let decimals = Decimal128Array::from(vec![i128::from(u64::MAX), -3]);
+        let decimals = decimals.with_precision_and_scale(20, 0).expect("fits");
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("a", Arc::new(Int16Array::from(vec![-5, 5]))),
+            ("b", Arc::new(Int32Array::from(vec![7, 8]))),
+            ("c", Arc::new(Int64Array::from(vec![i64::MIN, i64::MAX]))),
+            ("d", Arc::new(Date32Array::from(vec![-1, 20_000]))),
+            ("e", Arc::new(timestamps)),
+            ("f", Arc::new(decimals)),
+            ("g", Arc::new(BooleanArray::from(vec![true, false]))),
+            ("h", Arc::new(Float32Array::from(vec![0.1, -0.0]))),
+            ("i", Arc::new(Float64Array::from(vec![0.1, 1e300]))),
+            ("j", Arc::new(StringArray::from(vec!["", "grüß"]))),
+            ("k", Arc::new(BinaryArray::from(vec![&b"\0\xff"[..], b""]))),
+        ];
+        let key: Vec<String> = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let rows = RecordBatch::try_from_iter(columns).expect("columns");
+        let fields = rows.schema_ref().fields().iter();
+        let fields = fields.map(|field| field.as_ref().clone().with_nullable(true));
+        let schema: SchemaRef = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let rows = conform(&rows, &schema).expect("conforms");
+        let hashes = key_hashes(&rows, &key).expect("hashes");
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut writer = DataFileWriter::create(folder.path(), &schema, None).expect("creates");
+        writer.write(&rows).expect("writes");
+        let file = writer.finish().expect("finishes").expect("has rows").file;
+        // The order of the key decides, not that of the columns.
+        let reversed: Vec<String> = key.iter().rev().cloned().collect();
+        for (key, same) in [(&key, true), (&reversed, false)] {
+            let rebuilt = rebuild(folder.path(), &schema, key, vec![file.clone()]);
+            let rebuilt = rebuilt.expect("rebuilds");
+            assert_eq!(rebuilt.index.len(), 2);
+            assert!(hashes.iter().all(|hash| rebuilt.index.get(*hash).is_some() == same));
+        }
+    }
+}

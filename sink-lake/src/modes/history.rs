@@ -22,7 +22,9 @@ use crate::{
     delta::{
         arrow_types::{TIMESTAMP, UTC},
         copy_on_write::{ChangesByKey, Rewrite, rewrite},
-        data_file::{DataFile, DataFileWriter, SMALL_BYTES, SMALL_FILES_MAX, StagedFile, TARGET_BYTES},
+        data_file::{
+            DataFile, DataFileWriter, SMALL_BYTES, SMALL_FILES_MAX, StagedFile, TARGET_BYTES,
+        },
         table::DATE_COLUMN,
     },
     error::SinkError,
@@ -60,7 +62,8 @@ pub struct Folded {
 /// The columns of a history table's files: the source's, then ours. The error names a column that has our name.
 pub fn schema_of(source: &SchemaRef) -> Result<SchemaRef, String> {
     let ours = [OPERATION_COLUMN, CHANGED_AT_COLUMN, SEQUENCE_COLUMN, DATE_COLUMN];
-    let taken = |field: &&Arc<Field>| ours.iter().any(|name| field.name().eq_ignore_ascii_case(name));
+    let taken =
+        |field: &&Arc<Field>| ours.iter().any(|name| field.name().eq_ignore_ascii_case(name));
     if let Some(field) = source.fields().iter().find(taken) {
         return Err(format!(
             "the source has a column {}, a name that history tables need; rename it there or keep the table in mode state",
@@ -136,7 +139,8 @@ pub fn stage(
             .iter()
             .zip(&batch.changed_at_us)
             .map(|(operation, changed_at)| {
-                (*operation != Operation::Delete).then(|| changed_at.div_euclid(DAY_US).clamp(0, LAST_DAY))
+                (*operation != Operation::Delete)
+                    .then(|| changed_at.div_euclid(DAY_US).clamp(0, LAST_DAY))
             })
             .collect();
         days.extend(days_here.iter().flatten());
@@ -159,11 +163,7 @@ pub fn stage(
 }
 
 /// Writes the rows of small files of one day into one.
-pub fn fold(
-    folder: &Path,
-    schema: &SchemaRef,
-    files: Vec<DataFile>,
-) -> Result<Folded, SinkError> {
+pub fn fold(folder: &Path, schema: &SchemaRef, files: Vec<DataFile>) -> Result<Folded, SinkError> {
     let date = files.first().and_then(|file| file.date.clone());
     let mut writer = DataFileWriter::create(folder, schema, date.as_deref())?;
     let changes = ChangesByKey::default();

@@ -9,7 +9,9 @@ use crate::{
     collapse::{KeyChange, RowPlace, collapse},
     delta::{
         copy_on_write::{ChangesByKey, Rewrite, rewrite},
-        data_file::{DataFile, DataFileWriter, SMALL_BYTES, SMALL_FILES_MAX, StagedFile, TARGET_BYTES},
+        data_file::{
+            DataFile, DataFileWriter, SMALL_BYTES, SMALL_FILES_MAX, StagedFile, TARGET_BYTES,
+        },
     },
     error::SinkError,
     flow::ChangeBatch,
@@ -87,11 +89,13 @@ impl StateTable {
         key: &[String],
         changes: &[ChangeBatch],
     ) -> Result<StagedState, SinkError> {
-        let unfit = |reason: String| SinkError::Delta { place: folder.display().to_string(), reason };
+        let unfit =
+            |reason: String| SinkError::Delta { place: folder.display().to_string(), reason };
         let (mut sources, mut hashes) = (Vec::new(), Vec::new());
         for change in changes {
             if let ChangeBatch::Rows(batch) = change {
-                let rows = conform(&batch.rows, schema).map_err(|error| unfit(error.to_string()))?;
+                let rows =
+                    conform(&batch.rows, schema).map_err(|error| unfit(error.to_string()))?;
                 hashes.push(key_hashes(&rows, key).map_err(unfit)?);
                 sources.push(rows);
             }
@@ -256,43 +260,13 @@ fn write_inserts(
 ) -> Result<(), WriteInsertsError> {
     let batches: Vec<&RecordBatch> = sources.iter().collect();
     for chunk in inserts.chunks(WRITE_ROWS) {
-        let places: Vec<(usize, usize)> = chunk
-            .iter()
-            .map(|(_, place)| (place.batch as usize, place.row as usize))
-            .collect();
-        let rows =
-            interleave_record_batch(&batches, &places).map_err(WriteInsertsError::Arrow)?;
+        let places: Vec<(usize, usize)> =
+            chunk.iter().map(|(_, place)| (place.batch as usize, place.row as usize)).collect();
+        let rows = interleave_record_batch(&batches, &places).map_err(WriteInsertsError::Arrow)?;
         writer.write(&rows).map_err(WriteInsertsError::Sink)?;
     }
     Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn new_rows_fill_a_copied_small_file_and_many_small_files_become_one() {
-        const LARGE: u64 = TARGET_BYTES;
-        let slots = |ids: &[u32]| ids.iter().map(|&id| SlotId(id)).collect::<Vec<_>>();
-        let few = [(SlotId(0), LARGE), (SlotId(1), 10), (SlotId(2), 10)];
-        assert_eq!(
-            plan_outputs(&few, &slots(&[0, 2]), true),
-            Plan { outputs: vec![slots(&[0]), slots(&[2])], inserts_in: 1 }
-        );
-        assert_eq!(
-            plan_outputs(&few, &slots(&[0]), true),
-            Plan { outputs: vec![slots(&[0]), vec![]], inserts_in: 1 }
-        );
-        assert_eq!(
-            plan_outputs(&few, &slots(&[1]), false),
-            Plan { outputs: vec![slots(&[1])], inserts_in: 1 }
-        );
-        let mut many: Vec<(SlotId, u64)> = (0..8).map(|id| (SlotId(id), 10)).collect();
-        many.push((SlotId(8), LARGE));
-        assert_eq!(
-            plan_outputs(&many, &slots(&[3, 8]), true),
-            Plan { outputs: vec![slots(&[8]), slots(&[0, 1, 2, 3, 4, 5, 6, 7])], inserts_in: 1 }
-        );
-    }
-}
+mod tests;

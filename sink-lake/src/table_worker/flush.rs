@@ -1,11 +1,7 @@
 //! Turns a worker's buffer into a commit: makes the table or adds columns if needed, writes files, commits, and
 //! remembers. Until the commit is made the buffer stays as it is, so that any step can be done again.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use arrow::datatypes::SchemaRef;
 use tracing::{debug, info};
@@ -73,6 +69,8 @@ impl TableWorker {
             return Ok(Flushed::Done);
         }
         if self.buffer.is_empty() {
+            // Another sink was quicker.
+            self.forget_buffer();
             return Ok(Flushed::Done);
         }
         let Some(open) = self.lake_side.take() else { return Ok(Flushed::Conflicted) };
@@ -123,8 +121,6 @@ impl TableWorker {
             let Some(spec) = self.spec_of_new()? else { return Ok(false) };
             self.lake_side.create(spec.mode, spec).await?;
             self.check_mode()?;
-            let mode = self.lake_side.mode();
-            self.shared.metrics.status().update(&self.name, |status| status.mode = mode);
         }
         let buffer = std::mem::take(&mut self.buffer);
         self.buffer = drop_committed(buffer, self.lake_side.next_offsets());
@@ -132,6 +128,11 @@ impl TableWorker {
             let position = self.positions.entry(*partition).or_insert(*next_offset);
             *position = (*position).max(*next_offset);
         }
+        let (mode, next_offsets) = (self.lake_side.mode(), self.lake_side.next_offsets());
+        self.shared.metrics.status().update(&self.name, |status| {
+            status.mode = mode;
+            status.next_offsets.extend(next_offsets);
+        });
         Ok(true)
     }
 
@@ -165,9 +166,8 @@ impl TableWorker {
             let ChangeBatch::Rows(batch) = change else { continue };
             let columns = match open.table.mode {
                 Mode::State => batch.rows.schema(),
-                Mode::History => {
-                    history::schema_of(batch.rows.schema_ref()).map_err(|reason| self.unfit(reason))?
-                }
+                Mode::History => history::schema_of(batch.rows.schema_ref())
+                    .map_err(|reason| self.unfit(reason))?,
             };
             match evolve(&schema, columns.fields()).map_err(|reason| self.schema_change(reason))? {
                 Evolution::Unchanged => {}
@@ -267,9 +267,7 @@ async fn stage(
                 let table: &StateTable = table;
                 table.stage(folder, &schema, &open.table.key, &changes).map(Staged::State)
             }
-            Contents::History(_) => {
-                history::stage(folder, &schema, &changes).map(Staged::History)
-            }
+            Contents::History(_) => history::stage(folder, &schema, &changes).map(Staged::History),
         };
         (open, staged)
     })

@@ -67,7 +67,9 @@ fn write_value(column: &ArrayRef, row: usize, out: &mut Vec<u8>) {
             write!(out, "{}", f64::from(column.as_primitive::<Float32Type>().value(row)))
         }
         DataType::Float64 => write!(out, "{}", column.as_primitive::<Float64Type>().value(row)),
-        DataType::Boolean => out.write_all(if column.as_boolean().value(row) { b"1" } else { b"0" }),
+        DataType::Boolean => {
+            out.write_all(if column.as_boolean().value(row) { b"1" } else { b"0" })
+        }
         DataType::Utf8 => out.write_all(column.as_string::<i32>().value(row).as_bytes()),
         DataType::Binary => out.write_all(column.as_binary::<i32>().value(row)),
         DataType::Date32 => {

@@ -37,7 +37,7 @@ impl LakeRows {
         self.rows.get(at).map(|(_, row)| *row)
     }
 
-    /// How many keys there are.
+    /// How many keys there are; of a table without a key, how many rows.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
@@ -57,15 +57,16 @@ impl LakeRows {
 pub type CanonicalRow = Vec<Option<Vec<u8>>>;
 
 /// Digests all live rows of a table. `columns` are the source's, in its order: a column that the lake does not have is
-/// NULL. The key digest is [`row_digest`] over `key_columns`; without any, a row is its own key. Of a history table a
-/// key's newest version counts. `None` when the lake has no such table.
+/// NULL. The key digest is [`row_digest`] over `key_columns`; without any, a row is its own key, and equal rows are all
+/// there. Of a history table a key's newest version counts. `None` when the lake has no such table.
 pub async fn digests(
     table: &TableId,
     lake: &LakeConfig,
     columns: &[String],
     key_columns: &[String],
 ) -> Result<Option<LakeRows>, SinkError> {
-    let Some((reader, version, next_offsets)) = open(table, lake, columns, key_columns).await? else {
+    let Some((reader, version, next_offsets)) = open(table, lake, columns, key_columns).await?
+    else {
         return Ok(None);
     };
     let (rows, doubled) = blocking(move || collect(&reader)).await??;
@@ -141,7 +142,10 @@ fn collect_history(reader: &FileReader) -> Result<(Vec<(u128, u128)>, u64), Sink
     let total = versions.len();
     versions.dedup_by_key(|(key, sequence, _)| (*key, *sequence));
     let doubled = (total - versions.len()) as u64;
-    versions.dedup_by_key(|(key, _, _)| *key);
+    // Without a key, every copy of a row counts.
+    if !reader.key.is_empty() {
+        versions.dedup_by_key(|(key, _, _)| *key);
+    }
     Ok((versions.into_iter().map(|(key, _, row)| (key, row)).collect(), doubled))
 }
 

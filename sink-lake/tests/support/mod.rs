@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use apache_avro::{Schema, to_avro_datum, types::Value};
+use apache_avro::{Schema, types::Value};
 use arrow::util::pretty::pretty_format_batches;
 use change_log::{
     Cleanup, EncodedBatch, EncodedRecord, LogConfig, LogWriter, TopicSpec, open_writer,
@@ -42,6 +42,15 @@ pub struct World {
 /// A table as the source has it now.
 pub struct SourceTable {
     pub schema: TableSchema,
+    value: Encoder,
+    key: Option<Encoder>,
+}
+
+/// A schema's text, parsed.
+struct Encoder {
+    text: String,
+    schema: Schema,
+    fingerprint: u64,
 }
 
 /// A row: one value per column, not wrapped into unions.
@@ -108,7 +117,8 @@ impl World {
         let folder = self.lake().join(table.schema.id.lake_path());
         let url = url::Url::from_directory_path(folder).expect("absolute");
         let delta = deltalake::open_table(url).await.expect("a delta table");
-        let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+        let context =
+            SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
         let provider = delta.table_provider().await.expect("a provider");
         context.register_table("t", provider).expect("registers");
         let rows = context.sql(sql).await.expect("plans").collect().await.expect("runs");
@@ -143,7 +153,12 @@ impl SourceTable {
             columns: columns.collect(),
             key: key.to_vec(),
         };
-        Self { schema }
+        let options = AvroOptions::default();
+        Self {
+            value: Encoder::new(envelope_schema(&schema, options)),
+            key: key_schema(&schema, options).map(Encoder::new),
+            schema,
+        }
     }
 
     pub fn name(&self) -> String {
@@ -151,10 +166,11 @@ impl SourceTable {
     }
 
     fn texts(&self) -> Vec<String> {
-        let options = AvroOptions::default();
-        let mut texts = vec![envelope_schema(&self.schema, options)];
-        texts.extend(key_schema(&self.schema, options));
-        texts
+        [Some(&self.value), self.key.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|e| e.text.clone())
+            .collect()
     }
 
     /// A change's key and value, framed.
@@ -206,16 +222,15 @@ impl SourceTable {
             ("ts_us".into(), optional(Some(Value::Long(ts_us)))),
             ("ts_ns".into(), optional(None)),
         ]);
-        let options = AvroOptions::default();
-        let value = framed(&envelope_schema(&self.schema, options), envelope);
+        let value = self.value.framed(envelope);
         (after.or(before).and_then(|row| self.encode_key(row)), Some(value))
     }
 
     fn encode_key(&self, row: &Row) -> Option<Vec<u8>> {
-        let key_text = key_schema(&self.schema, AvroOptions::default())?;
+        let key = self.key.as_ref()?;
         let fields = self.schema.key.iter();
         let fields = fields.map(|&i| (self.schema.columns[i].name.clone(), row[i].clone()));
-        Some(framed(&key_text, Value::Record(fields.collect())))
+        Some(key.framed(Value::Record(fields.collect())))
     }
 
     fn row_value(&self, row: &Row) -> Value {
@@ -232,12 +247,19 @@ impl SourceTable {
     }
 }
 
-fn framed(schema: &str, value: Value) -> Vec<u8> {
-    let parsed = Schema::parse_str(schema).expect("a schema");
-    let mut record = Vec::new();
-    write_framing(&mut record, SchemaReference::Fingerprint(fingerprint(schema)));
-    record.extend(to_avro_datum(&parsed, value).expect("encodes"));
-    record
+impl Encoder {
+    fn new(text: String) -> Self {
+        let schema = Schema::parse_str(&text).expect("a schema");
+        Self { fingerprint: fingerprint(&text), schema, text }
+    }
+
+    fn framed(&self, value: Value) -> Vec<u8> {
+        let mut record = Vec::new();
+        write_framing(&mut record, SchemaReference::Fingerprint(self.fingerprint));
+        #[allow(deprecated)]
+        record.extend(apache_avro::to_avro_datum(&self.schema, value).expect("encodes"));
+        record
+    }
 }
 
 fn push(
@@ -275,8 +297,7 @@ impl RunningSink {
         let status = metrics.status();
         let shutdown = CancellationToken::new();
         let log = log_config(world.folder.path());
-        let run =
-            sink_lake::run(config, log, vec![SOURCE.into()], shutdown.clone(), metrics);
+        let run = sink_lake::run(config, log, vec![SOURCE.into()], shutdown.clone(), metrics);
         Self { status, shutdown, task: tokio::spawn(run) }
     }
 
