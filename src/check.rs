@@ -3,12 +3,12 @@
 use std::{process::ExitCode, time::Duration};
 
 use cdc_reader::mysql::preflight::{self, CheckReport};
-use change_log::open_reader;
+use change_log::{LogConfig, open_reader};
 use clap::Args;
 use serde::Serialize;
-use sink_lake::ensure_lake_writable;
+use sink_lake::{ensure_lake_writable, error::with_causes};
 
-use crate::config::Config;
+use crate::{config::Config, output::print_line};
 
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -24,7 +24,26 @@ pub struct CheckArgs {
 #[derive(Default, Serialize)]
 struct Report {
     sources: Vec<CheckReport>,
+    /// What is right besides the sources.
+    usable: Vec<String>,
     problems: Vec<String>,
+}
+
+impl Report {
+    fn note(&mut self, what: String, problem: Option<String>) {
+        match problem {
+            None => self.usable.push(what),
+            Some(problem) => self.problems.push(problem),
+        }
+    }
+}
+
+/// The brokers or the folder.
+fn log_place(config: &LogConfig) -> String {
+    match config {
+        LogConfig::Embedded { path, .. } => path.display().to_string(),
+        LogConfig::Kafka { bootstrap_servers, .. } => bootstrap_servers.clone(),
+    }
 }
 
 /// Runs the command.
@@ -37,11 +56,16 @@ pub async fn run(config: &Config, args: &CheckArgs) -> anyhow::Result<ExitCode> 
         }
     }
     let log = config.log.clone();
-    let opened = tokio::task::spawn_blocking(move || open_reader(&log, LOG_TIMEOUT).map(drop)).await?;
-    report.problems.extend(opened.err().map(|error| error.to_string()));
-    report.problems.extend(ensure_lake_writable(&config.lake).err().map(|error| error.to_string()));
+    let opened =
+        tokio::task::spawn_blocking(move || open_reader(&log, LOG_TIMEOUT).map(drop)).await?;
+    report.note(
+        format!("change log {}", log_place(&config.log)),
+        opened.err().map(|e| with_causes(&e)),
+    );
+    let lake = ensure_lake_writable(&config.lake);
+    report.note(format!("lake {}", config.lake.url), lake.err().map(|e| with_causes(&e)));
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        print_line(serde_json::to_string_pretty(&report)?);
     } else {
         print(&report);
     }
@@ -51,30 +75,35 @@ pub async fn run(config: &Config, args: &CheckArgs) -> anyhow::Result<ExitCode> 
 
 fn print(report: &Report) {
     for source in &report.sources {
-        println!("source {}: MySQL {} at {}", source.source, source.version, source.place);
+        print_line(format_args!(
+            "source {}: MySQL {} at {}",
+            source.source, source.version, source.place
+        ));
         for line in &source.settings {
             let mark = match (line.ok, line.required) {
                 (true, _) => "ok     ",
                 (false, true) => "MISSING",
                 (false, false) => "note   ",
             };
-            println!("  {mark} {} = {}", line.name, line.actual);
+            print_line(format_args!("  {mark} {} = {}", line.name, line.actual));
             if let Some(cure) = &line.cure {
-                println!("          {cure}");
+                print_line(format_args!("          {cure}"));
             }
         }
         for table in source.tables.iter().filter(|table| table.captured) {
             let key = if table.key.is_empty() { "no key".to_owned() } else { table.key.join(", ") };
-            println!("  table   {} ({key}), about {} rows", table.name, table.rows_estimated);
+            print_line(format_args!(
+                "  table   {} ({key}), about {} rows",
+                table.name, table.rows_estimated
+            ));
             if let Some(note) = &table.note {
-                println!("          {note}");
+                print_line(format_args!("          {note}"));
             }
         }
     }
-    for problem in &report.problems {
-        println!("MISSING {problem}");
-    }
+    report.usable.iter().for_each(|what| print_line(format_args!("ok        {what}")));
+    report.problems.iter().for_each(|problem| print_line(format_args!("MISSING   {problem}")));
     if report.problems.is_empty() && report.sources.iter().all(|s| s.findings().is_empty()) {
-        println!("everything is ready: `binlake up` starts reader, sink and page");
+        print_line("everything is ready: `binlake up` starts reader, sink and page");
     }
 }

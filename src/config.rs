@@ -292,7 +292,9 @@ mod tests {
             "/etc/b/binlake.toml, line 6: unknown key `freshnes` in [lake]; did you mean `freshness`?"
         );
         let error = parse(&format!("{SOURCE}tabels = []\n{LAKE}"), &[]).expect_err("refused");
-        assert!(error.contains("line 4: unknown key `tabels` in [[source]]; did you mean `tables`?"));
+        assert!(
+            error.contains("line 4: unknown key `tabels` in [[source]]; did you mean `tables`?")
+        );
         let error = parse(&format!("{SOURCE}{LAKE}[leak]\n"), &[]).expect_err("refused");
         assert!(error.contains("unknown key `leak` in the file; did you mean `lake`?"), "{error}");
         let log = "[change_log]\nkind = \"kafka\"\nbootstrap_server = \"x\"\n";

@@ -264,11 +264,17 @@ fn configuration(
 fn farewell(args: &DemoArgs, place: &Place, config: &Config) {
     if place.is_kept() {
         println!("\nThe lake stays in {}", config.lake.url);
-        println!("Ask it more: binlake query --config {}/binlake.toml \"SELECT ...\"", place.path().display());
+        println!(
+            "Ask it more: binlake query --config {}/binlake.toml \"SELECT ...\"",
+            place.path().display()
+        );
     } else if args.once {
         println!("\nThe lake was in {} and goes now; --dir DIR keeps it.", config.lake.url);
     } else {
-        println!("\nThe lake lies in {} until the demo ends. From another terminal:", config.lake.url);
+        println!(
+            "\nThe lake lies in {} until the demo ends. From another terminal:",
+            config.lake.url
+        );
         println!("binlake query --config {}/binlake.toml \"SELECT ...\"", place.path().display());
     }
 }

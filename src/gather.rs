@@ -1,26 +1,23 @@
 //! Gathers the status of all sources and tables from the change log, the lake and, where it answers, the server.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use cdc_reader::{
-    SourceConfig,
-    mysql::{
-        connect::{connect, place, server},
-        place::{binlog_end, gtid_executed},
-    },
-};
+use cdc_reader::SourceConfig;
 use change_log::{LogError, LogReader, open_reader};
 use console::status::{SnapshotStatus, SourceStatus, Status, TableStatus};
-use schemas::{gtid_set::GtidSet, position::Position, table_id::TableId};
-use sink_lake::{LakeTable, SinkStatus, TableState, open_tables};
+use schemas::{position::Position, table_id::TableId};
+use sink_lake::{LakeTable, SinkError, SinkStatus, TableState, error::with_causes, open_tables};
 
-use crate::{config::Config, log_view};
+use crate::{config::Config, log_view, server_watch::ServerWatch};
 
 const LOG_TIMEOUT: Duration = Duration::from_secs(15);
-const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Rates are taken over this time: shorter ones jump with every commit.
+const RATE_WINDOW: Duration = Duration::from_secs(10);
+/// Looking at all tables reads their Delta logs; a sink in this process tells the rest.
+const LAKE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Takes the status again and again.
 pub struct Gatherer {
@@ -28,13 +25,10 @@ pub struct Gatherer {
     reader: Option<Box<dyn LogReader>>,
     /// The sink of this process, when there is one: it knows best how far it is.
     sink: Option<SinkStatus>,
-    before: BTreeMap<String, Sample>,
-}
-
-#[derive(Clone, Copy)]
-struct Sample {
-    at: Instant,
-    log_end: i64,
+    servers: Vec<ServerWatch>,
+    lake: Option<(Instant, Vec<LakeTable>)>,
+    /// By source the records in the log, and by table the rows of its snapshot.
+    before: VecDeque<(Instant, BTreeMap<String, i64>)>,
 }
 
 /// What one look into the log tells.
@@ -50,7 +44,14 @@ impl Gatherer {
     pub async fn open(config: &Config, sink: Option<SinkStatus>) -> Result<Self, LogError> {
         let log = config.log.clone();
         let reader = blocking(move || open_reader(&log, LOG_TIMEOUT)).await?;
-        Ok(Self { config: config.clone(), reader: Some(reader), sink, before: BTreeMap::new() })
+        Ok(Self {
+            servers: config.sources.iter().map(ServerWatch::new).collect(),
+            config: config.clone(),
+            reader: Some(reader),
+            sink,
+            lake: None,
+            before: VecDeque::new(),
+        })
     }
 
     /// The status now.
@@ -63,26 +64,46 @@ impl Gatherer {
                 Looked::default()
             }
         };
-        let lake = match open_tables(&self.config.lake).await {
+        let lake = match self.look_at_lake().await {
             Ok(tables) => tables,
             Err(error) => {
-                status.problems.push(error.to_string());
+                status.problems.push(with_causes(&error));
                 Vec::new()
             }
         };
-        for source in &self.config.sources.clone() {
+        let rates = self.rates(&looked);
+        for (at, source) in self.config.sources.clone().iter().enumerate() {
             let position = looked.positions.get(&source.name).cloned().flatten();
             let mut entry = source_status(source, position.as_ref());
-            if servers == Servers::Asked {
-                ask_server(source, position.as_ref(), &mut entry).await;
+            entry.rows_per_second = rates.get(&source.name).copied();
+            if let (Servers::Asked, Some(server)) = (servers, self.servers.get_mut(at)) {
+                server.fill(position.as_ref(), &mut entry).await;
             }
-            let tables = self.tables(source, position.as_ref(), &looked, &lake).await;
-            entry.rows_per_second = self.rate(&source.name, &tables);
             status.sources.push(entry);
+            let mut tables = self.tables(source, position.as_ref(), &looked, &lake).await;
+            for table in &mut tables {
+                let rate = rates.get(&table.name).copied();
+                table.snapshot = table
+                    .snapshot
+                    .take()
+                    .map(|s| SnapshotStatus::new(s.done, s.rows, s.rows_estimated, rate));
+            }
             status.tables.extend(tables);
         }
         status.tables.sort_by(|a, b| a.name.cmp(&b.name));
         status
+    }
+
+    async fn look_at_lake(&mut self) -> Result<Vec<LakeTable>, SinkError> {
+        if let Some((at, tables)) = &self.lake
+            && self.sink.is_some()
+            && at.elapsed() < LAKE_INTERVAL
+        {
+            return Ok(tables.clone());
+        }
+        let tables = open_tables(&self.config.lake).await?;
+        self.lake = Some((Instant::now(), tables.clone()));
+        Ok(tables)
     }
 
     async fn look(&mut self) -> Result<Looked, LogError> {
@@ -213,15 +234,33 @@ impl Gatherer {
         }
     }
 
-    fn rate(&mut self, source: &str, tables: &[TableStatus]) -> Option<f64> {
-        let now = Sample {
-            at: Instant::now(),
-            log_end: tables.iter().map(|table| table.log_end).sum(),
-        };
-        let before = self.before.insert(source.to_owned(), now)?;
-        let seconds = now.at.duration_since(before.at).as_secs_f64();
-        let rows = (now.log_end - before.log_end).max(0) as f64;
-        (seconds > 0.0).then_some(rows / seconds)
+    /// Per second: by source the records that came into the log, and by table the rows of its snapshot.
+    fn rates(&mut self, looked: &Looked) -> BTreeMap<String, f64> {
+        let now = Instant::now();
+        let mut counts = BTreeMap::new();
+        for (source, position) in &looked.positions {
+            let prefix = format!("{source}.");
+            let ends = looked.ends.iter().filter(|(topic, _)| topic.starts_with(&prefix));
+            counts
+                .insert(source.clone(), ends.flat_map(|(_, ends)| ends).map(|(_, end)| end).sum());
+            for (table, snapshot) in position.iter().flat_map(|position| &position.snapshots) {
+                counts.insert(format!("{source}.{table}"), snapshot.rows as i64);
+            }
+        }
+        let old = |(at, _): &(Instant, _)| now.duration_since(*at) > RATE_WINDOW;
+        while self.before.get(1).is_some_and(old) {
+            self.before.pop_front();
+        }
+        let rates = self.before.front().map(|(at, before)| {
+            let seconds = now.duration_since(*at).as_secs_f64().max(0.001);
+            let rate = |(name, count): (&String, &i64)| {
+                let grown = count - before.get(name).unwrap_or(count);
+                (name.clone(), grown.max(0) as f64 / seconds)
+            };
+            counts.iter().map(rate).collect()
+        });
+        self.before.push_back((now, counts));
+        rates.unwrap_or_default()
     }
 
     async fn with_reader<T: Send + 'static>(
@@ -270,38 +309,13 @@ fn source_status(source: &SourceConfig, position: Option<&Position>) -> SourceSt
     entry
 }
 
-async fn ask_server(source: &SourceConfig, position: Option<&Position>, entry: &mut SourceStatus) {
-    let asked = tokio::time::timeout(SERVER_TIMEOUT, async {
-        let mut connection = connect(source).await?;
-        let server = server(&mut connection, &place(source)).await?;
-        let gtid_set = gtid_executed(&mut connection, &server).await?;
-        let end = binlog_end(&mut connection, &server).await?;
-        let _ = connection.disconnect().await;
-        Ok::<_, cdc_reader::ReaderError>((gtid_set, end))
-    })
-    .await;
-    match asked {
-        Ok(Ok((gtid_set, end))) => {
-            if let (Some(position), Ok(executed)) = (position, gtid_set.parse::<GtidSet>()) {
-                let consumed: GtidSet = position.gtid_set.parse().unwrap_or_default();
-                let behind = executed.difference(&consumed).count();
-                entry.transactions_behind = Some(behind);
-                entry.lag_seconds =
-                    Some(if behind == 0 { 0.0 } else { age(Some(position.source_time_ms)) });
-            }
-            entry.server_place = Some(format!("{}:{}", end.file, end.offset));
-            entry.server_gtid_set = Some(gtid_set);
-        }
-        Ok(Err(error)) => entry.problem = Some(error.to_string()),
-        Err(_) => entry.problem = Some("its server does not answer".into()),
-    }
-}
-
-fn age(since_ms: Option<i64>) -> f64 {
+/// Seconds from then to now; 0 when there is no then.
+pub fn age(since_ms: Option<i64>) -> f64 {
     since_ms.map_or(0.0, |since| (now_ms() - since).max(0) as f64 / 1000.0)
 }
 
-fn now_ms() -> i64 {
+/// Milliseconds since 1970.
+pub fn now_ms() -> i64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_1970.as_millis()).unwrap_or_default()
 }

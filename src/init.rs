@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use cdc_reader::{
     SourceConfig,
     mysql::preflight::{self, TableCheck},
@@ -15,7 +15,7 @@ use cdc_reader::{
 use clap::Args;
 use url::Url;
 
-use crate::config::server_url_finding;
+use crate::{config::server_url_finding, output::print_line};
 
 /// Looks at a server, proposes how each table is kept, and writes binlake.toml
 #[derive(Args, Debug)]
@@ -31,7 +31,14 @@ pub struct InitArgs {
 /// Runs the command.
 pub async fn run(file: &Path, args: &InitArgs) -> anyhow::Result<()> {
     if let Some(finding) = server_url_finding(&args.url) {
-        bail!("{finding}");
+        bail!("the address {finding}");
+    }
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if args.name.is_empty() || !args.name.chars().all(legal) {
+        bail!("--name may hold only letters, digits, _ and -");
+    }
+    if file.exists() {
+        return Err(there_already(file));
     }
     let mut url = Url::parse(&args.url).context("the address is not a url")?;
     let database = url.path().trim_matches('/').to_owned();
@@ -49,23 +56,36 @@ pub async fn run(file: &Path, args: &InitArgs) -> anyhow::Result<()> {
     let mut out = match OpenOptions::new().write(true).create_new(true).open(file) {
         Ok(out) => out,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            bail!("{} is there already; move it away, or name another with --config", file.display())
+            return Err(there_already(file));
         }
-        Err(error) => return Err(error).with_context(|| format!("cannot write {}", file.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot write {}", file.display()));
+        }
     };
     out.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", file.display()))?;
-    println!("wrote {} for {} tables of MySQL {}", file.display(), captured.len(), report.version);
+    print_line(format_args!(
+        "wrote {} for {} tables of MySQL {}",
+        file.display(),
+        captured.len(),
+        report.version
+    ));
     if has_password {
-        println!("the password was not written: put it into the environment variable MYSQL_PASSWORD");
+        print_line(
+            "the password was not written: put it into the environment variable MYSQL_PASSWORD",
+        );
     }
     let findings = report.findings();
     if findings.is_empty() {
-        println!("next: `binlake check`, then `binlake up`");
+        print_line("next: `binlake check`, then `binlake up`");
     } else {
-        println!("the server is not ready yet:");
-        findings.iter().for_each(|finding| println!("  {finding}"));
+        print_line("the server is not ready yet:");
+        findings.iter().for_each(|finding| print_line(format_args!("  {finding}")));
     }
     Ok(())
+}
+
+fn there_already(file: &Path) -> anyhow::Error {
+    anyhow!("{} is there already; move it away, or name another with --config", file.display())
 }
 
 fn configuration(
@@ -88,7 +108,8 @@ fn configuration(
          # \"history\" tables only grow: what MySQL purges stays. All others mirror MySQL (\"state\").\n"
     );
     for table in captured.iter().filter(|table| looks_like_history(table)) {
-        let _ = write!(text, "[[table]]\nmatch = \"{name}.{}\"\nmode = \"history\"\n\n", table.name);
+        let _ =
+            write!(text, "[[table]]\nmatch = \"{name}.{}\"\nmode = \"history\"\n\n", table.name);
     }
     text
 }

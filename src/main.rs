@@ -6,14 +6,16 @@ mod demo;
 mod gather;
 mod init;
 mod log_view;
+mod output;
 mod query;
 mod running;
+mod server_watch;
 mod signals;
 mod status;
 mod status_line;
 mod verify;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -31,7 +33,11 @@ use self::{
 
 /// Keeps a Delta Lake copy of MySQL databases
 #[derive(Parser, Debug)]
-#[command(version, about, after_help = "Start with `binlake demo`, or with `binlake init mysql://...`.")]
+#[command(
+    version,
+    about,
+    after_help = "Start with `binlake demo`, or with `binlake init mysql://...`."
+)]
 struct Cli {
     /// The configuration
     #[arg(long, global = true, value_name = "FILE", default_value = "binlake.toml")]
@@ -77,17 +83,28 @@ struct ListenArgs {
     listen: Option<String>,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(&cli);
-    match run(cli).await {
-        Ok(code) => code,
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::FAILURE;
         }
-    }
+    };
+    let code = runtime.block_on(run(cli)).unwrap_or_else(|error| {
+        eprintln!("error: {}", one_line(&format!("{error:#}")));
+        ExitCode::FAILURE
+    });
+    // What had to be finished is finished; a call that still blocks (a broker that does not answer) is left behind.
+    runtime.shutdown_background();
+    code
+}
+
+/// Some libraries' messages come with line breaks.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -120,9 +137,15 @@ fn start_logging(cli: &Cli) {
         _ => "error",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-        EnvFilter::new(format!("warn,binlake={default},cdc_reader={default},sink_lake={default},change_log={default}"))
+        EnvFilter::new(format!(
+            "warn,binlake={default},cdc_reader={default},sink_lake={default},change_log={default}"
+        ))
     });
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let terminal = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(terminal)
+        .with_writer(status_line::log_writer);
     match cli.log_format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

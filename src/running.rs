@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use cdc_reader::ReaderMetrics;
+use change_log::LogError;
 use console::{Health, LakeSql, Service, status::Status};
 use prometheus::Registry;
 use sink_lake::{SinkMetrics, SinkStatus};
@@ -21,6 +22,9 @@ use crate::{
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a stop may take; what is not committed by then is done again at the next start.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What shells report for a program that Ctrl-C ended.
+const EXIT_INTERRUPTED: i32 = 130;
 
 /// Which parts run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +50,12 @@ pub struct Running {
 impl Running {
     /// Starts the parts; `listen` is where the HTTP server listens.
     pub async fn start(config: &Config, parts: Parts, listen: &str) -> anyhow::Result<Self> {
+        // Later, a log that does not answer is waited for; at the start, it is most likely a wrong address.
+        drop(Gatherer::open(config, None).await?);
         let listener = TcpListener::bind(listen).await.with_context(|| {
-            format!("cannot listen on {listen}; name another address with --listen or [console] listen")
+            format!(
+                "cannot listen on {listen}; name another address with --listen or [console] listen"
+            )
         })?;
         let address = listener.local_addr()?;
         let registry = Registry::new();
@@ -78,10 +86,13 @@ impl Running {
         }
         let (status_in, status) = watch::channel(Arc::new(Status::default()));
         let (health_in, health) = watch::channel(Health::default());
-        tasks.spawn(gather(config.clone(), sink_status, status_in, health_in, stop.clone()));
+        let gathered = Gathered { parts, status: status_in, health: health_in };
+        tasks.spawn(gather(config.clone(), sink_status, gathered, stop.clone()));
         let sql = match parts {
             Parts::Reader => None,
-            Parts::Sink | Parts::All | Parts::Page => Some(Arc::new(LakeSql::open(&config.lake.url)?)),
+            Parts::Sink | Parts::All | Parts::Page => {
+                Some(Arc::new(LakeSql::open(&config.lake.url)?))
+            }
         };
         let service =
             Service { registries: vec![registry], health, status: Some(status.clone()), sql };
@@ -120,7 +131,8 @@ impl Running {
         let ended = tokio::time::timeout(STOP_TIMEOUT, async {
             let mut first = Ok(());
             while let Some(result) = self.tasks.join_next().await {
-                let result = result.unwrap_or_else(|error| Err(anyhow!("a part ended unexpectedly: {error}")));
+                let result = result
+                    .unwrap_or_else(|error| Err(anyhow!("a part ended unexpectedly: {error}")));
                 if first.is_ok() {
                     first = result;
                 }
@@ -130,44 +142,73 @@ impl Running {
         match ended.await {
             Ok(result) => result,
             Err(_) => {
-                warn!("stopping took too long; what is not committed is done again at the next start");
+                warn!(
+                    "stopping took too long; what is not committed is done again at the next start"
+                );
                 Ok(())
             }
         }
     }
 }
 
+/// Where the status goes.
+struct Gathered {
+    parts: Parts,
+    status: watch::Sender<Arc<Status>>,
+    health: watch::Sender<Health>,
+}
+
 /// Gathers the status each second, for the page, the probes and the status line.
 async fn gather(
     config: Config,
     sink: Option<SinkStatus>,
-    status: watch::Sender<Arc<Status>>,
-    health: watch::Sender<Health>,
+    out: Gathered,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    // A sink needs no way to the servers.
+    let servers = if out.parts == Parts::Sink { Servers::LeftAlone } else { Servers::Asked };
     let mut gatherer = None;
     loop {
+        let taken = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            taken = take(&config, &sink, servers, &mut gatherer) => taken,
+        };
+        let unready = match taken {
+            Ok(status) => {
+                let unready = unready(&status, out.parts);
+                out.status.send_replace(Arc::new(status));
+                unready
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        out.health.send_replace(Health { unhealthy: None, unready });
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(STATUS_INTERVAL) => {}
         }
-        if gatherer.is_none() {
-            match Gatherer::open(&config, sink.clone()).await {
-                Ok(opened) => gatherer = Some(opened),
-                Err(error) => {
-                    health.send_replace(Health { unhealthy: None, unready: Some(error.to_string()) });
-                    continue;
-                }
-            }
-        }
-        let Some(gatherer) = gatherer.as_mut() else { continue };
-        let taken = gatherer.take(Servers::LeftAlone).await;
-        let unready = taken.problems.first().cloned().or_else(|| {
-            taken.sources.iter().find_map(|s| Some(format!("source {}: {}", s.name, s.problem.as_ref()?)))
-        });
-        health.send_replace(Health { unhealthy: None, unready });
-        status.send_replace(Arc::new(taken));
     }
+}
+
+async fn take(
+    config: &Config,
+    sink: &Option<SinkStatus>,
+    servers: Servers,
+    gatherer: &mut Option<Gatherer>,
+) -> Result<Status, LogError> {
+    let opened = match gatherer {
+        Some(opened) => opened,
+        None => gatherer.insert(Gatherer::open(config, sink.clone()).await?),
+    };
+    Ok(opened.take(servers).await)
+}
+
+/// Why the process does not do its work: the log or the lake cannot be used, or its reader cannot use a source.
+fn unready(status: &Status, parts: Parts) -> Option<String> {
+    let reads = matches!(parts, Parts::Reader | Parts::All);
+    let sources = status.sources.iter().filter(|_| reads);
+    let mut problems =
+        sources.filter_map(|s| Some(format!("source {}: {}", s.name, s.problem.as_ref()?)));
+    status.problems.first().cloned().or_else(|| problems.next())
 }
 
 /// Runs the parts until a signal or a failure, and draws a line of progress.
@@ -194,6 +235,6 @@ pub async fn until_signal(config: &Config, parts: Parts, listen: &str) -> anyhow
     info!("stopping");
     tokio::select! {
         result = running.stop() => result,
-        () = signals.next() => Err(anyhow!("stopped at once by a second signal")),
+        () = signals.next() => std::process::exit(EXIT_INTERRUPTED),
     }
 }

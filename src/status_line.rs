@@ -1,6 +1,10 @@
 //! The line of progress of a running service: redrawn on a terminal, a log line now and then elsewhere.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{Write, stderr},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use console::status::Status;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -8,6 +12,19 @@ use tracing::info;
 
 /// Where every line stays, they come less often.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Set while the cursor stands behind a line that will be drawn again.
+static DRAWN: AtomicBool = AtomicBool::new(false);
+
+/// Where log lines go: to standard error, in the place of the line of progress when there is one.
+pub fn log_writer() -> impl Write {
+    let mut out = stderr();
+    if DRAWN.load(Ordering::Relaxed) {
+        // A log that cannot be written has nowhere to be complained about.
+        let _ = out.write_all(b"\r\x1b[2K");
+    }
+    out
+}
 
 /// Draws the line.
 pub struct StatusLine {
@@ -28,6 +45,7 @@ impl StatusLine {
     /// Shows this moment.
     pub fn show(&mut self, status: &Status) {
         if !self.bar.is_hidden() {
+            DRAWN.store(true, Ordering::Relaxed);
             self.bar.set_message(sentence(status));
             self.bar.tick();
         } else if self.printed.elapsed() >= LINE_INTERVAL {
@@ -39,6 +57,7 @@ impl StatusLine {
     /// Removes the line.
     pub fn clear(&self) {
         self.bar.finish_and_clear();
+        DRAWN.store(false, Ordering::Relaxed);
     }
 }
 

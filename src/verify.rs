@@ -2,6 +2,10 @@
 
 mod caught_up;
 mod compare;
+mod compare_keyless;
+mod difference;
+mod lake_key;
+mod recheck;
 
 use std::{
     process::ExitCode,
@@ -9,22 +13,26 @@ use std::{
 };
 
 use cdc_reader::{
+    SourceConfig,
     mysql::{
-        catalog,
+        CatalogTable, catalog,
         connect::{connect, place, server},
     },
     table_filter::TableFilter,
 };
 use clap::Args;
+use indicatif::ProgressBar;
 use schemas::table_id::TableId;
 use serde::Serialize;
-use sink_lake::{Mode, open_tables};
+use sink_lake::{LakeTable, Mode, open_tables};
 
 use self::{
     caught_up::CaughtUp,
     compare::{CompareError, Sides, compare},
+    compare_keyless::compare_keyless,
+    difference::Difference,
 };
-use crate::config::Config;
+use crate::{config::Config, output::print_line};
 
 /// Proves that the lake equals MySQL, table by table
 #[derive(Args, Debug)]
@@ -49,9 +57,9 @@ pub struct TableResult {
     pub mode: &'static str,
     /// Rows in MySQL when it was walked.
     pub rows_source: u64,
-    /// Rows in the lake; of a history table the keys.
+    /// Rows in the lake; of a history table with a key, the keys.
     pub rows_lake: u64,
-    /// Keys of a history table that MySQL no longer has.
+    /// Of a history table: what the lake keeps and MySQL no longer has.
     pub purged: u64,
     /// What was found.
     pub outcome: Outcome,
@@ -78,72 +86,6 @@ impl Outcome {
     }
 }
 
-/// The first difference of a table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Difference {
-    /// How many rows differ.
-    pub count: u64,
-    /// The first of them.
-    pub first: String,
-}
-
-impl Difference {
-    fn doubled(count: u64) -> Self {
-        Self { count, first: "rows are in the lake twice".into() }
-    }
-
-    fn missing(count: u64, first: String) -> Self {
-        Self { count, first }
-    }
-
-    /// Names the key and the first column that differs.
-    fn between(
-        columns: &[String],
-        key: &[String],
-        source: Option<&Vec<Option<Vec<u8>>>>,
-        lake: Option<&Vec<Option<Vec<u8>>>>,
-    ) -> Self {
-        let value_of = |row: &Vec<Option<Vec<u8>>>, name: &String| {
-            columns.iter().position(|c| c == name).and_then(|at| row.get(at).cloned()).flatten()
-        };
-        let row = source.or(lake);
-        let key_text: Vec<String> = key
-            .iter()
-            .map(|name| format!("{name} = {}", shown(row.and_then(|row| value_of(row, name)))))
-            .collect();
-        let what = match (source, lake) {
-            (Some(source), Some(lake)) => columns
-                .iter()
-                .zip(source.iter().zip(lake))
-                .find(|(_, (source, lake))| source != lake)
-                .map_or_else(
-                    || "differs".to_owned(),
-                    |(name, (source, lake))| {
-                        format!("{name}: {} in MySQL, {} in the lake", shown(source.clone()), shown(lake.clone()))
-                    },
-                ),
-            (Some(_), None) => "is not in the lake".to_owned(),
-            (None, _) => "is in the lake and not in MySQL".to_owned(),
-        };
-        Self { count: 1, first: format!("{}: {what}", key_text.join(", ")) }
-    }
-}
-
-/// A value in a message: whoever runs `verify` may read the tables.
-fn shown(value: Option<Vec<u8>>) -> String {
-    const LENGTH_MAX: usize = 60;
-    match value {
-        None => "NULL".to_owned(),
-        Some(bytes) => match String::from_utf8(bytes) {
-            Ok(text) if text.chars().count() > LENGTH_MAX => {
-                format!("'{}...'", text.chars().take(LENGTH_MAX).collect::<String>())
-            }
-            Ok(text) => format!("'{text}'"),
-            Err(error) => format!("{} bytes", error.into_bytes().len()),
-        },
-    }
-}
-
 impl TableResult {
     fn new(table: &TableId, mode: Mode) -> Self {
         Self {
@@ -164,23 +106,22 @@ impl TableResult {
 
 /// Runs the command.
 pub async fn run(config: &Config, args: &VerifyArgs) -> anyhow::Result<ExitCode> {
-    let timeout = Duration::from_secs(args.timeout);
-    let quiet = args.json;
-    let results = verify(config, &args.tables, timeout, |result| {
-        if !quiet {
-            println!("{}", line(result));
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar.set_message("comparing");
+    let results = verify(config, &args.tables, Duration::from_secs(args.timeout), |result| {
+        if !args.json {
+            bar.suspend(|| print_line(line(result)));
         }
-    })
-    .await?;
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&results)?);
-    }
-    if results.is_empty() {
-        anyhow::bail!("no table of these names is captured; `binlake check` lists them");
-    }
+    });
+    let results = results.await;
+    bar.finish_and_clear();
+    let results = results?;
     let equal = results.iter().filter(|result| result.is_equal()).count();
-    if !args.json {
-        println!("{equal} of {} tables are equal", results.len());
+    if args.json {
+        print_line(serde_json::to_string_pretty(&results)?);
+    } else {
+        print_line(format_args!("{equal} of {} tables are equal", results.len()));
     }
     Ok(if equal == results.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -189,7 +130,7 @@ pub async fn run(config: &Config, args: &VerifyArgs) -> anyhow::Result<ExitCode>
 pub fn line(result: &TableResult) -> String {
     let purged = match result.purged {
         0 => String::new(),
-        purged => format!(", {purged} purged rows kept"),
+        purged => format!(", {purged} rows kept that MySQL no longer has"),
     };
     let outcome = match &result.outcome {
         Outcome::Equal => "equal".to_owned(),
@@ -204,7 +145,8 @@ pub fn line(result: &TableResult) -> String {
     )
 }
 
-/// Compares the captured tables (or only those of `names`), telling each result as it comes.
+/// Compares the captured tables (or only those of `names`), telling each result as it comes. A table is given up
+/// after `timeout`; so is a source whose reader has not begun by then. There is always a result.
 pub async fn verify(
     config: &Config,
     names: &[String],
@@ -212,50 +154,75 @@ pub async fn verify(
     mut tell: impl FnMut(&TableResult),
 ) -> anyhow::Result<Vec<TableResult>> {
     let mut caught_up = CaughtUp::open(&config.log).await?;
-    let lake_tables = open_tables(&config.lake).await?;
-    let mut results = Vec::new();
+    let mut sources = Vec::new();
     for source in &config.sources {
-        let mut connection = connect(source).await?;
-        let server = server(&mut connection, &place(source)).await?;
-        let filter = TableFilter::new(&source.tables)?;
-        let catalog = catalog::load(&mut connection, &server, &source.name, &filter).await?;
-        let _ = connection.disconnect().await;
-        let position = caught_up.position(&source.name).await?;
-        let Some(position) = position else {
-            anyhow::bail!("the reader of source {} has not run yet; start `binlake up`", source.name);
-        };
-        for table in &catalog.tables {
+        sources.push((source, captured(source).await?));
+    }
+    let wanted = |id: &TableId| names.is_empty() || names.contains(&id.to_string());
+    let all: Vec<String> = sources
+        .iter()
+        .flat_map(|(_, tables)| tables.iter().map(|table| table.schema.id.to_string()))
+        .collect();
+    if let Some(unknown) = names.iter().find(|name| !all.contains(name)) {
+        anyhow::bail!("no table {unknown} is captured; `binlake check` lists those that are");
+    }
+    if all.is_empty() {
+        anyhow::bail!("no table is captured; `binlake check` tells more");
+    }
+    let mut results = Vec::new();
+    for (source, tables) in sources {
+        let position = caught_up.first_position(&source.name, Instant::now() + timeout).await?;
+        let lake = open_tables(&config.lake).await?;
+        for table in tables.iter().filter(|table| wanted(&table.schema.id)) {
             let id = &table.schema.id;
-            if !names.is_empty() && !names.contains(&id.to_string()) {
-                continue;
-            }
-            let known = lake_tables.iter().find(|found| found.id == *id);
-            let by_key = if table.schema.key.is_empty() { Mode::History } else { Mode::State };
-            let mode = known
-                .map(|found| found.mode)
-                .or_else(|| sink_lake::mode_of(&config.tables, &id.to_string()))
-                .unwrap_or(by_key);
-            let result = match position.stopped.get(&table.name()) {
-                Some(sentence) => TableResult {
-                    outcome: Outcome::not_proved(format!("the table is stopped: {sentence}")),
-                    ..TableResult::new(id, mode)
-                },
-                None => {
-                    let deadline = Instant::now() + timeout;
-                    let sides = Sides { source, lake: &config.lake, table: id, mode, deadline };
-                    match compare(&sides, &mut caught_up).await {
-                        Ok(result) => result,
-                        Err(CompareError::Wait(error)) => TableResult {
-                            outcome: Outcome::not_proved(error),
-                            ..TableResult::new(id, mode)
-                        },
-                        Err(error) => return Err(error.into()),
-                    }
+            let mode = mode_of(config, &lake, table);
+            let sides = Sides {
+                source,
+                lake: &config.lake,
+                table: id,
+                mode,
+                deadline: Instant::now() + timeout,
+            };
+            let not_proved = |reason: String| TableResult {
+                outcome: Outcome::not_proved(reason),
+                ..TableResult::new(id, mode)
+            };
+            let compared = match position.stopped.get(&table.name()) {
+                Some(sentence) => Ok(not_proved(format!("the table is stopped: {sentence}"))),
+                None if table.schema.key.is_empty() => {
+                    compare_keyless(&sides, &mut caught_up).await
                 }
+                None => compare(&sides, &mut caught_up).await,
+            };
+            let result = match compared {
+                Err(CompareError::Wait(error)) => not_proved(error.to_string()),
+                other => other?,
             };
             tell(&result);
             results.push(result);
         }
     }
     Ok(results)
+}
+
+/// The tables of a source that are captured, as the server has them now.
+async fn captured(source: &SourceConfig) -> Result<Vec<CatalogTable>, anyhow::Error> {
+    let mut connection = connect(source).await?;
+    let server = server(&mut connection, &place(source)).await?;
+    let filter = TableFilter::new(&source.tables)?;
+    let catalog = catalog::load(&mut connection, &server, &source.name, &filter).await?;
+    let _ = connection.disconnect().await;
+    Ok(catalog.tables)
+}
+
+/// How the lake keeps the table, or would keep it.
+fn mode_of(config: &Config, lake: &[LakeTable], table: &CatalogTable) -> Mode {
+    let id = &table.schema.id;
+    if let Some(kept) = lake.iter().find(|kept| kept.id == *id) {
+        return kept.mode;
+    }
+    match table.schema.key.is_empty() {
+        true => Mode::History,
+        false => sink_lake::mode_of(&config.tables, &id.to_string()).unwrap_or(Mode::State),
+    }
 }

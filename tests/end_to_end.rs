@@ -5,7 +5,7 @@ mod scenario;
 
 use std::time::Duration;
 
-use harness::{MySql, Rows};
+use harness::{MySql, Rows, eventually_some};
 use scenario::{CATCH_UP, Scenario};
 
 const ENGINES: [&str; 2] = ["deltalake", "duckdb"];
@@ -17,7 +17,8 @@ const ORDERS: &str = "id bigint unsigned not null auto_increment primary key,
     is_gift tinyint(1), ratio double";
 
 /// The same row as MySQL's client and `read_tables.py` write it.
-const ORDERS_SELECT: &str = "id, user_id, status, price, qty, memo, cast(ordered_at as datetime(6)),
+const ORDERS_SELECT: &str =
+    "id, user_id, status, price, qty, memo, cast(ordered_at as datetime(6)),
     cast(updated_at as datetime(6)), replace(cast(meta as char), ' ', ''), is_gift, ratio";
 const ORDERS_COLUMNS: &str =
     "id,user_id,status,price,qty,memo,ordered_at,updated_at,meta,is_gift,ratio";
@@ -78,7 +79,8 @@ fn added_column_is_null_before_and_filled_after() {
          update orders set coupon = '첫주문' where id = 2"
     ));
     scenario.verify();
-    let coupons = scenario.query(&format!("select id, coupon from udon.{database}.orders order by id"));
+    let coupons =
+        scenario.query(&format!("select id, coupon from {database}.{database}.orders order by id"));
     assert_eq!(coupons, ["1,", "2,첫주문", "3,"]);
 }
 
@@ -90,7 +92,8 @@ fn purge_at_the_source_keeps_a_history_table() {
         "use {database}; create table order_events (id bigint primary key, kind varchar(9), at date);
          insert into order_events values (1, 'old', '2026-01-01'), (2, 'old', '2026-01-01')"
     ));
-    let scenario = scenario(mysql, &database, "[[table]]\nmatch = \"*_events\"\nmode = \"history\"\n");
+    let scenario =
+        scenario(mysql, &database, "[[table]]\nmatch = \"*_events\"\nmode = \"history\"\n");
     let _up = scenario.start("up");
     scenario.verify();
     mysql.exec(&format!(
@@ -100,7 +103,8 @@ fn purge_at_the_source_keeps_a_history_table() {
     ));
     scenario.verify();
     // The update is a second version of its row; the purge is nothing at all.
-    let kinds = format!("select id, kind from udon.{database}.order_events order by id, kind");
+    let kinds =
+        format!("select id, kind from {database}.{database}.order_events order by id, kind");
     assert_eq!(scenario.query(&kinds), ["1,old", "2,old", "3,new", "3,newer"]);
     mysql.exec(&format!("truncate {database}.order_events"));
     mysql.exec(&format!("insert into {database}.order_events values (4, 'last', null)"));
@@ -118,7 +122,9 @@ fn table_without_a_key_goes_on_as_history_and_says_so() {
     let scenario = scenario(mysql, &database, "");
     let mut up = scenario.start("up");
     up.wait_logged(CATCH_UP, "clicks");
-    let pages = format!("select page, count(*) as n from udon.{database}.clicks group by page order by page");
+    let pages = format!(
+        "select page, count(*) as n from {database}.{database}.clicks group by page order by page"
+    );
     scenario.wait_for_query(&pages, &["/,2", "/cart,1"]);
     mysql.exec(&format!("insert into {database}.clicks values ('/', '2026-01-02')"));
     scenario.wait_for_query(&pages, &["/,3", "/cart,1"]);
@@ -151,8 +157,32 @@ fn restart_goes_on_where_it_was() {
     others_read_the_same(mysql, &scenario, &database);
 }
 
+#[test]
+fn lost_replication_connection_is_made_again() {
+    let Some(mysql) = MySql::start(&[]) else { return };
+    let database = mysql.new_database("lost");
+    mysql.exec(&format!("create table {database}.orders ({ORDERS})"));
+    mysql.exec(&insert(&database, 1..=5));
+    let scenario = scenario(&mysql, &database, "");
+    let mut up = scenario.start("up");
+    scenario.verify();
+    for round in 1..=5u32 {
+        let dump =
+            "select id from performance_schema.processlist where command like 'Binlog Dump%'";
+        let id = eventually_some(CATCH_UP, "the reader follows the binlog", || {
+            mysql.rows(dump).into_iter().flatten().next().flatten()
+        });
+        mysql.exec(&format!("kill {id}"));
+        mysql.exec(&insert(&database, round * 10..=round * 10 + 3));
+        scenario.verify();
+        assert!(up.is_running(), "round {round}");
+    }
+}
+
+/// The source is named after its database: a server ends the connection of a replica whose id a second one uses, and
+/// the id comes from the source's name.
 fn scenario(mysql: &MySql, database: &str, more: &str) -> Scenario {
-    Scenario::new(mysql, "udon", &[&format!("{database}.*")], more)
+    Scenario::new(mysql, database, &[&format!("{database}.*")], more)
 }
 
 fn insert(database: &str, ids: std::ops::RangeInclusive<u32>) -> String {
@@ -181,7 +211,9 @@ fn others_read_the_same(mysql: &MySql, scenario: &Scenario, database: &str) {
         session.rows(&format!("select {ORDERS_SELECT} from {database}.orders order by id"));
     for engine in ENGINES {
         let table = format!("{database}.orders");
-        let Some(rows) = scenario.rows_read_by(engine, &table, ORDERS_COLUMNS, "id") else { return };
+        let Some(rows) = scenario.rows_read_by(engine, &table, ORDERS_COLUMNS, "id") else {
+            return;
+        };
         assert_eq!(rows, expected, "{engine}");
     }
 }

@@ -40,7 +40,10 @@ fn columns() -> Vec<(&'static str, [&'static str; ROWS])> {
         ("float(7,4)", ["1.1", "-999.9999", "0", "NULL", "0.0001", "2.5"]),
         ("double", ["1.1", "-1.7e308", "0", "NULL", "2.2e-308", "0.1"]),
         ("decimal(10,2)", ["12345678.90", "-0.05", "0", "NULL", "99999999.99", "-99999999.99"]),
-        ("decimal(38,10)", ["1234567890123456789012345678.0123456789", "-1", "0", "NULL", "0.5", "2"]),
+        (
+            "decimal(38,10)",
+            ["1234567890123456789012345678.0123456789", "-1", "0", "NULL", "0.5", "2"],
+        ),
         (
             "decimal(65,30)",
             [
@@ -55,33 +58,94 @@ fn columns() -> Vec<(&'static str, [&'static str; ROWS])> {
         ("bit(1)", ["b'1'", "b'0'", "b'1'", "NULL", "b'0'", "b'1'"]),
         ("bit(9)", ["b'100000001'", "b'0'", "b'111111111'", "NULL", "b'1'", "b'10'"]),
         ("bit(64)", ["~0", "0", "1", "NULL", "256", "2"]),
-        ("date", ["'2026-11-22'", "'0001-01-01'", "'9999-12-31'", "NULL", "'0000-00-00'", "'2026-00-10'"]),
-        ("time", ["'838:59:59'", "'-838:59:59'", "'00:00:00'", "NULL", "'-00:00:01'", "'12:34:56'"]),
-        ("time(3)", ["'838:59:59.000'", "'-00:00:00.001'", "0", "NULL", "'-01:02:03.5'", "'12:34:56.789'"]),
-        ("time(6)", ["'1:00:00.000001'", "'-0:00:00.000001'", "0", "NULL", "'-1:2:3.9'", "'100:00:00'"]),
+        (
+            "date",
+            [
+                "'2026-11-22'",
+                "'0001-01-01'",
+                "'9999-12-31'",
+                "NULL",
+                "'0000-00-00'",
+                "'2026-00-10'",
+            ],
+        ),
+        (
+            "time",
+            ["'838:59:59'", "'-838:59:59'", "'00:00:00'", "NULL", "'-00:00:01'", "'12:34:56'"],
+        ),
+        (
+            "time(3)",
+            ["'838:59:59.000'", "'-00:00:00.001'", "0", "NULL", "'-01:02:03.5'", "'12:34:56.789'"],
+        ),
+        (
+            "time(6)",
+            ["'1:00:00.000001'", "'-0:00:00.000001'", "0", "NULL", "'-1:2:3.9'", "'100:00:00'"],
+        ),
         (
             "datetime",
-            ["'2026-11-22 01:02:03'", "'1000-01-01'", "'9999-12-31 23:59:59'", "NULL", "'0000-00-00'", "'1969-12-31'"],
+            [
+                "'2026-11-22 01:02:03'",
+                "'1000-01-01'",
+                "'9999-12-31 23:59:59'",
+                "NULL",
+                "'0000-00-00'",
+                "'1969-12-31'",
+            ],
         ),
         (
             "datetime(3) not null",
-            ["'2026-11-22 01:02:03.456'", "'1000-01-01'", "'1969-12-31 23:59:59.999'", "'0000-00-00'", "'2026-01-01'", "'2026-05-00'"],
+            [
+                "'2026-11-22 01:02:03.456'",
+                "'1000-01-01'",
+                "'1969-12-31 23:59:59.999'",
+                "'0000-00-00'",
+                "'2026-01-01'",
+                "'2026-05-00'",
+            ],
         ),
         (
             "datetime(6)",
-            ["'2026-11-22 01:02:03.000001'", "'1000-01-01'", "'9999-12-31 23:59:59.999999'", "NULL", "0, 0", "'1969-12-31 23:59:59.999999'"],
+            [
+                "'2026-11-22 01:02:03.000001'",
+                "'1000-01-01'",
+                "'9999-12-31 23:59:59.999999'",
+                "NULL",
+                "0, 0",
+                "'1969-12-31 23:59:59.999999'",
+            ],
         ),
         (
             "timestamp null",
-            ["'2026-07-01 12:00:00'", "'2026-01-01 12:00:00'", "'2038-01-19 00:00:00'", "NULL", "'0000-00-00'", "'1970-01-02'"],
+            [
+                "'2026-07-01 12:00:00'",
+                "'2026-01-01 12:00:00'",
+                "'2038-01-19 00:00:00'",
+                "NULL",
+                "'0000-00-00'",
+                "'1970-01-02'",
+            ],
         ),
         (
             "timestamp(2) null",
-            ["'2026-07-01 12:00:00.12'", "'2026-01-01 12:00:00'", "'2038-01-19'", "NULL", "'0000-00-00'", "'1970-01-02'"],
+            [
+                "'2026-07-01 12:00:00.12'",
+                "'2026-01-01 12:00:00'",
+                "'2038-01-19'",
+                "NULL",
+                "'0000-00-00'",
+                "'1970-01-02'",
+            ],
         ),
         (
             "timestamp(6) null",
-            ["'2026-07-01 12:00:00.000001'", "'2026-01-01'", "'2038-01-19'", "NULL", "'1999-12-31'", "'1970-01-02'"],
+            [
+                "'2026-07-01 12:00:00.000001'",
+                "'2026-01-01'",
+                "'2038-01-19'",
+                "NULL",
+                "'1999-12-31'",
+                "'1970-01-02'",
+            ],
         ),
         ("year", ["2026", "1901", "2155", "NULL", "0", "1999"]),
         ("char(10)", ["'abc'", "''", "'가나다'", "NULL", "'é  '", "'🍜'"]),
@@ -111,10 +175,20 @@ fn columns() -> Vec<(&'static str, [&'static str; ROWS])> {
         ),
         (
             "geometry",
-            ["st_geomfromtext('POINT(1 2)')", "st_geomfromtext('LINESTRING(0 0,1 1)', 4326)", "NULL", "NULL", "NULL", "NULL"],
+            [
+                "st_geomfromtext('POINT(1 2)')",
+                "st_geomfromtext('LINESTRING(0 0,1 1)', 4326)",
+                "NULL",
+                "NULL",
+                "NULL",
+                "NULL",
+            ],
         ),
         ("point not null", same("st_geomfromtext('POINT(1.5 -2)')")),
-        ("vector(3)", ["to_vector('[1,2.5,-3]')", "NULL", "NULL", "NULL", "NULL", "to_vector('[0,0,0]')"]),
+        (
+            "vector(3)",
+            ["to_vector('[1,2.5,-3]')", "NULL", "NULL", "NULL", "NULL", "to_vector('[0,0,0]')"],
+        ),
     ]
 }
 
@@ -138,7 +212,9 @@ fn create(mysql: &MySql, database: &str) {
 
 #[test]
 fn snapshot_rows_equal_stream_rows_in_every_server_time_zone() {
-    for options in [&["--default-time-zone=+00:00"][..], &["--default-time-zone=-09:30", "--sql-mode=ANSI"]] {
+    for options in
+        [&["--default-time-zone=+00:00"][..], &["--default-time-zone=-09:30", "--sql-mode=ANSI"]]
+    {
         let Some(mysql) = MySql::start(options) else { return };
         let database = mysql.new_database("types");
         create(&mysql, &database);
@@ -182,8 +258,12 @@ fn snapshot_rows_equal_stream_rows_in_every_server_time_zone() {
 /// What MySQL prints for the columns whose Avro value has an obvious text.
 fn compare_with_mysql(mysql: &MySql, database: &str, stream: &BTreeMap<i32, Row>) {
     for (i, (kind, _)) in columns().iter().enumerate() {
-        let integral = kind.contains("int") && !kind.contains("point") && !kind.contains("bigint unsigned");
-        let text = kind.contains("char") || kind.contains("text") || kind.contains("enum") || kind.contains("set(");
+        let integral =
+            kind.contains("int") && !kind.contains("point") && !kind.contains("bigint unsigned");
+        let text = kind.contains("char")
+            || kind.contains("text")
+            || kind.contains("enum")
+            || kind.contains("set(");
         if !integral && !text {
             continue;
         }
@@ -241,7 +321,8 @@ fn read_rows(reader: &mut dyn LogReader, topic: &str) -> Option<BTreeMap<i32, Ro
         let (reference, mut datum) = read_framing(&value).expect("framed");
         let SchemaReference::Fingerprint(fingerprint) = reference else { panic!("a registry id") };
         let schema = &schemas[&fingerprint];
-        let Value::Record(envelope) = from_avro_datum(schema, &mut datum, None).expect("decodes") else {
+        let Value::Record(envelope) = from_avro_datum(schema, &mut datum, None).expect("decodes")
+        else {
             panic!("no record")
         };
         assert!(datum.is_empty(), "bytes are left after the envelope");

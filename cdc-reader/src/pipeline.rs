@@ -157,10 +157,12 @@ async fn attempt(
         tokio::select! {
             captured = &mut captured => {
                 drop(guard);
-                let _ = tokio::join!(streaming, async {
-                    if snapshot_running { let _ = (&mut snapshotting).await; }
-                });
-                return captured.unwrap_or_else(|_| Err(ended("the encode thread")));
+                if snapshot_running {
+                    let _ = snapshotting.await;
+                }
+                let streamed = joined(streaming.await, "the stream task");
+                // The encode thread also ends, in order, when the stream has left it alone: then the stream knows why.
+                return captured.unwrap_or_else(|_| Err(ended("the encode thread"))).and(streamed);
             }
             streamed = &mut streaming => break joined(streamed, "the stream task"),
             read = &mut snapshotting, if snapshot_running => {

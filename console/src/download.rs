@@ -97,11 +97,8 @@ async fn write_table(
 ) -> Result<Written, SqlError> {
     let schema = stream.schema();
     let head = head(stream, TABLE_ROWS_MAX).await?;
-    let batches = if head.batches.is_empty() {
-        vec![RecordBatch::new_empty(schema)]
-    } else {
-        head.batches
-    };
+    let batches =
+        if head.batches.is_empty() { vec![RecordBatch::new_empty(schema)] } else { head.batches };
     let text = pretty_format_batches_with_options(&batches, &options()).map_err(failed)?;
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(failed)?;
     Ok(Written { rows: head.rows, cut: head.cut })

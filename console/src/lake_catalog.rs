@@ -72,10 +72,9 @@ impl LakeCatalog {
             // Not known yet, or made anew since.
             None => {
                 let url = self.table_url(name)?;
-                deltalake::open_table(url).await.map_err(|e| SqlError::Table {
-                    name: name.join("."),
-                    reason: e.to_string(),
-                })?
+                deltalake::open_table(url)
+                    .await
+                    .map_err(|e| SqlError::Table { name: name.join("."), reason: e.to_string() })?
             }
         };
         if let Ok(mut opened) = self.opened.lock() {
@@ -95,10 +94,10 @@ impl LakeCatalog {
     async fn folders(&self, path: &Path) -> Result<Vec<Path>, SqlError> {
         let store = self.root.object_store(None);
         let prefix = (!path.as_ref().is_empty()).then_some(path);
-        let listed = store.list_with_delimiter(prefix).await.map_err(|e| SqlError::Lake {
-            url: self.url.to_string(),
-            reason: e.to_string(),
-        })?;
+        let listed = store
+            .list_with_delimiter(prefix)
+            .await
+            .map_err(|e| SqlError::Lake { url: self.url.to_string(), reason: e.to_string() })?;
         Ok(listed.common_prefixes)
     }
 }

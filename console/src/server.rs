@@ -13,11 +13,7 @@ use prometheus::{Registry, TextEncoder};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    api,
-    sql::LakeSql,
-    status::Status,
-};
+use crate::{api, sql::LakeSql, status::Status};
 
 /// What a probe is told; a sentence where something is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +93,9 @@ async fn readyz(State(service): State<Service>) -> Response {
 fn answer(finding: Option<String>) -> Response {
     match finding {
         None => "ok\n".into_response(),
-        Some(sentence) => (StatusCode::SERVICE_UNAVAILABLE, format!("{sentence}\n")).into_response(),
+        Some(sentence) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{sentence}\n")).into_response()
+        }
     }
 }
 
@@ -116,8 +114,11 @@ mod tests {
     }
 
     async fn get(path: &str, address: std::net::SocketAddr) -> String {
-        answer_to(&format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"), address)
-            .await
+        answer_to(
+            &format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"),
+            address,
+        )
+        .await
     }
 
     #[tokio::test]
@@ -129,7 +130,9 @@ mod tests {
             registries: vec![Registry::new()],
             health: health_seen,
             status: Some(status_seen),
-            sql: Some(Arc::new(LakeSql::open(&format!("file:{}", folder.path().display())).expect("opens"))),
+            sql: Some(Arc::new(
+                LakeSql::open(&format!("file:{}", folder.path().display())).expect("opens"),
+            )),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("has an address");
@@ -151,7 +154,8 @@ mod tests {
                 body.len()
             )
         };
-        let text = answer_to(&post(r#"{"sql":"select 1 as a"}"#, "application/json"), address).await;
+        let text =
+            answer_to(&post(r#"{"sql":"select 1 as a"}"#, "application/json"), address).await;
         assert!(text.contains(r#""columns":["a"]"#) && text.contains(r#"[["1"]]"#), "{text}");
         let text = answer_to(&post(r#"{"sql":"drop table a"}"#, "application/json"), address).await;
         assert!(text.starts_with("HTTP/1.1 400"), "{text}");

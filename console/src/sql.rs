@@ -8,7 +8,9 @@ use datafusion::{
     common::TableReference,
     error::DataFusionError,
     execution::{
-        SendableRecordBatchStream, context::SQLOptions, memory_pool::FairSpillPool,
+        SendableRecordBatchStream,
+        context::SQLOptions,
+        memory_pool::FairSpillPool,
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
     prelude::{SessionConfig, SessionContext},
@@ -172,9 +174,7 @@ fn wanted(
     let defaults = &state.config_options().catalog;
     let mut wanted = Vec::new();
     for reference in references {
-        let full = reference
-            .clone()
-            .resolve(&defaults.default_catalog, &defaults.default_schema);
+        let full = reference.clone().resolve(&defaults.default_catalog, &defaults.default_schema);
         if &*full.schema == "information_schema" {
             return Ok(tables.to_vec());
         }
@@ -231,7 +231,8 @@ mod tests {
         )
         .expect("batch");
         let url = Url::from_directory_path(&path).expect("absolute");
-        let table = deltalake::DeltaTableBuilder::from_url(url).expect("url").build().expect("table");
+        let table =
+            deltalake::DeltaTableBuilder::from_url(url).expect("url").build().expect("table");
         table.write(vec![batch]).await.expect("writes");
     }
 

@@ -15,13 +15,8 @@ use toml::{
 use super::{ConfigError, ConsoleConfig};
 
 /// The file's sections, and whether each is a list.
-pub const SECTIONS: [(&str, bool); 5] = [
-    ("source", true),
-    ("change_log", false),
-    ("lake", false),
-    ("table", true),
-    ("console", false),
-];
+pub const SECTIONS: [(&str, bool); 5] =
+    [("source", true), ("change_log", false), ("lake", false), ("table", true), ("console", false)];
 
 /// `[lake]`, `[[source]]`.
 pub fn title(section: &str) -> String {
@@ -167,7 +162,8 @@ impl Lines {
     pub fn refuse_unknown_keys(&self, root: &Table) -> Result<(), ConfigError> {
         for (name, value) in root {
             let Some(&(_, is_list)) = SECTIONS.iter().find(|(known, _)| known == name) else {
-                let known: Vec<String> = SECTIONS.iter().map(|(name, _)| name.to_string()).collect();
+                let known: Vec<String> =
+                    SECTIONS.iter().map(|(name, _)| name.to_string()).collect();
                 return Err(ConfigError::UnknownKey {
                     place: self.place(name, 0, ""),
                     key: name.clone(),
@@ -247,7 +243,9 @@ mod tests {
 
     #[test]
     fn distances() {
-        for (a, b, expected) in [("", "ab", 2), ("url", "url", 0), ("lake", "leak", 2), ("ab", "ba", 1)] {
+        for (a, b, expected) in
+            [("", "ab", 2), ("url", "url", 0), ("lake", "leak", 2), ("ab", "ba", 1)]
+        {
             assert_eq!(distance(a, b), expected, "{a} {b}");
         }
     }

@@ -10,6 +10,9 @@ use super::workload::Written;
 /// Without a terminal every line stays, so they come less often.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// A rate over less time than this jumps about.
+const RATE_INTERVAL: Duration = Duration::from_secs(2);
+
 /// Draws the line.
 pub struct LiveLine {
     bar: ProgressBar,
@@ -31,11 +34,12 @@ impl LiveLine {
     /// Shows this moment.
     pub fn show(&mut self, written: Written, status: &Status) {
         let now = Instant::now();
-        if let Some((then, rows)) = self.before {
-            let seconds = now.duration_since(then).as_secs_f64().max(0.001);
-            self.rate = written.rows.saturating_sub(rows) as f64 / seconds;
+        let (then, rows) = *self.before.get_or_insert((now, written.rows));
+        let passed = now.duration_since(then);
+        if passed >= RATE_INTERVAL {
+            self.rate = written.rows.saturating_sub(rows) as f64 / passed.as_secs_f64();
+            self.before = Some((now, written.rows));
         }
-        self.before = Some((now, written.rows));
         let message = sentence(written.rows, self.rate, status);
         if self.bar.is_hidden() {
             if now.duration_since(self.printed) >= LINE_INTERVAL {

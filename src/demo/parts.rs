@@ -61,7 +61,8 @@ impl Parts {
         let mut status = self.status.clone();
         // The first status may have been gathered before the last transaction was.
         status.mark_unchanged();
-        let stopped = |status: &Status| status.tables.iter().find_map(|table| table.stopped.clone());
+        let stopped =
+            |status: &Status| status.tables.iter().find_map(|table| table.stopped.clone());
         let has_all = status
             .wait_for(|status| has_everything(status, executed) || stopped(status).is_some())
             .await

@@ -24,7 +24,6 @@ use thiserror::Error;
 use tokio::{sync::watch, time::Instant};
 
 use order::{Fate, Order, Sizes};
-pub use schema::TABLES;
 use stages::{Batch, STAGES, Transaction};
 
 /// Rows of one transaction of `prepare`.
@@ -89,7 +88,9 @@ pub enum WorkloadError {
     #[error("cannot connect to MySQL: {0}")]
     Connect(#[source] mysql_async::Error),
     /// Databases of our names are not ours.
-    #[error("the server has a database `market` or `delivery` that the demo did not make; it is left alone")]
+    #[error(
+        "the server has a database `market` or `delivery` that the demo did not make; it is left alone"
+    )]
     Strangers,
     /// A statement failed.
     #[error("MySQL refused {statement:?}: {source}")]

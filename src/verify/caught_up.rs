@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use cdc_reader::{
-    ReaderError, SourceConfig,
+    ReaderError,
     mysql::{
         connect::{connect, place, server},
         place::{binlog_end, gtid_executed},
@@ -34,8 +34,8 @@ pub enum NotCaughtUp {
     Source(#[from] ReaderError),
     #[error(transparent)]
     Lake(#[from] SinkError),
-    #[error("the reader of {0} has not reached the server's binlog in time; is it running?")]
-    Reader(String),
+    #[error("the reader of {source_name} {reason} in time; is it running?")]
+    Reader { source_name: String, reason: String },
     #[error("the sink has not reached the end of {0}'s changes in time; is it running?")]
     Sink(String),
     #[error("the change log could not be looked at")]
@@ -64,20 +64,13 @@ impl CaughtUp {
     }
 
     /// Waits until the lake's table holds everything that the server has committed by now.
-    pub async fn with_source(
-        &mut self,
-        source: &SourceConfig,
-        lake: &LakeConfig,
-        table: &TableId,
-        deadline: Instant,
-    ) -> Result<(), NotCaughtUp> {
-        let mut connection = connect(source).await?;
-        let server = server(&mut connection, &place(source)).await?;
+    pub async fn with_source(&mut self, sides: &Sides<'_>) -> Result<(), NotCaughtUp> {
+        let mut connection = connect(sides.source).await?;
+        let server = server(&mut connection, &place(sides.source)).await?;
         let gtid_set = gtid_executed(&mut connection, &server).await?;
         let high = binlog_end(&mut connection, &server).await?;
         let _ = connection.disconnect().await;
-        self.reader_past(&source.name, &high, &gtid_set, deadline).await?;
-        self.sink_at_end(lake, table, deadline).await
+        self.past(sides, &high, &gtid_set).await
     }
 
     /// Waits until the lake's table has passed the place.
@@ -87,27 +80,41 @@ impl CaughtUp {
         high: &BinlogPlace,
         gtid_set: &str,
     ) -> Result<(), NotCaughtUp> {
-        self.reader_past(&sides.source.name, high, gtid_set, sides.deadline).await?;
+        self.reader_past(sides, high, gtid_set).await?;
         self.sink_at_end(sides.lake, sides.table, sides.deadline).await
+    }
+
+    /// Waits until the reader has written its first position.
+    pub async fn first_position(
+        &mut self,
+        source: &str,
+        deadline: Instant,
+    ) -> Result<Position, NotCaughtUp> {
+        loop {
+            if let Some(position) = self.position(source).await? {
+                return Ok(position);
+            }
+            pause(deadline).await.ok_or_else(|| NotCaughtUp::Reader {
+                source_name: source.to_owned(),
+                reason: "has not begun".into(),
+            })?;
+        }
     }
 
     async fn reader_past(
         &mut self,
-        source: &str,
+        sides: &Sides<'_>,
         high: &BinlogPlace,
         gtid_set: &str,
-        deadline: Instant,
     ) -> Result<(), NotCaughtUp> {
         let wanted: GtidSet = gtid_set.parse().unwrap_or_default();
         loop {
-            if let Some(position) = self.position(source).await? {
-                let consumed: GtidSet = position.gtid_set.parse().unwrap_or_default();
-                let snapshot_done = position.snapshots.values().all(|table| table.done);
-                if consumed.contains_set(&wanted) && position.place.reached(high) && snapshot_done {
-                    return Ok(());
-                }
-            }
-            pause(deadline).await.ok_or_else(|| NotCaughtUp::Reader(source.to_owned()))?;
+            let position = self.position(&sides.source.name).await?.unwrap_or_default();
+            let Some(reason) = behind(&position, sides.table, high, &wanted) else { return Ok(()) };
+            pause(sides.deadline).await.ok_or_else(|| NotCaughtUp::Reader {
+                source_name: sides.source.name.clone(),
+                reason,
+            })?;
         }
     }
 
@@ -124,7 +131,9 @@ impl CaughtUp {
             .look(move |reader| {
                 let found = reader.topics(&name)?.into_iter().find(|info| info.name == name);
                 let Some(info) = found else { return Ok(Vec::new()) };
-                (0..info.partitions).map(|p| reader.bounds(&name, p).map(|(_, end)| (p, end))).collect()
+                (0..info.partitions)
+                    .map(|p| reader.bounds(&name, p).map(|(_, end)| (p, end)))
+                    .collect()
             })
             .await?;
         for (partition, end) in ends {
@@ -152,8 +161,9 @@ impl CaughtUp {
             return Ok(true);
         }
         let topic = topic.to_owned();
-        let waiting =
-            self.look(move |reader| log_view::first_waiting(reader, &topic, partition, next)).await?;
+        let waiting = self
+            .look(move |reader| log_view::first_waiting(reader, &topic, partition, next))
+            .await?;
         Ok(waiting.is_some())
     }
 
@@ -174,10 +184,67 @@ impl CaughtUp {
     }
 }
 
+/// What the reader has not done yet; `None` when it has passed the place and finished the table's snapshot.
+fn behind(
+    position: &Position,
+    table: &TableId,
+    high: &BinlogPlace,
+    wanted: &GtidSet,
+) -> Option<String> {
+    let short = format!("{}.{}", table.database, table.table);
+    match position.snapshots.get(&short) {
+        Some(snapshot) if snapshot.done => {}
+        Some(snapshot) => {
+            let (rows, all) = (snapshot.rows, snapshot.rows_estimated);
+            return Some(format!("has read {rows} of about {all} rows of the snapshot of {short}"));
+        }
+        None => return Some(format!("has not begun the snapshot of {short}")),
+    }
+    let consumed: GtidSet = position.gtid_set.parse().unwrap_or_default();
+    let reached = consumed.contains_set(wanted) && position.place.reached(high);
+    (!reached).then(|| "has not reached the end of the server's binlog".into())
+}
+
 async fn pause(deadline: Instant) -> Option<()> {
     if Instant::now() >= deadline {
         return None;
     }
     tokio::time::sleep(PAUSE).await;
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::position::TableSnapshot;
+
+    use super::*;
+
+    const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+    #[test]
+    fn reader_is_behind_until_snapshot_place_and_transactions_are_there() {
+        let table = TableId::new("udon", "market", "orders");
+        let place = |offset| BinlogPlace { file: "binlog.000002".into(), offset };
+        let wanted: GtidSet = format!("{SERVER}:1-7").parse().expect("a set");
+        let mut position = Position {
+            gtid_set: format!("{SERVER}:1-9"),
+            place: place(500),
+            ..Position::default()
+        };
+        let expect = |position: &Position, offset, words: Option<&str>| {
+            let found = behind(position, &table, &place(offset), &wanted);
+            assert_eq!(found.is_some(), words.is_some(), "{found:?}");
+            assert!(found.unwrap_or_default().contains(words.unwrap_or_default()));
+        };
+        expect(&position, 500, Some("has not begun the snapshot of market.orders"));
+        let snapshot = TableSnapshot { rows: 3, rows_estimated: 10, ..TableSnapshot::default() };
+        position.snapshots.insert("market.orders".into(), snapshot);
+        expect(&position, 500, Some("3 of about 10 rows"));
+        let done = TableSnapshot { done: true, ..TableSnapshot::default() };
+        position.snapshots.insert("market.orders".into(), done);
+        expect(&position, 500, None);
+        expect(&position, 501, Some("end of the server's binlog"));
+        position.gtid_set = format!("{SERVER}:1-6");
+        expect(&position, 500, Some("end of the server's binlog"));
+    }
 }

@@ -3,6 +3,8 @@
 // Every test binary compiles a copy of its own and uses a part of it.
 #![allow(dead_code)]
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -85,12 +87,38 @@ impl Scenario {
 
     /// What another program reads from a table, sorted by its key.
     #[track_caller]
-    pub fn rows_read_by(&self, engine: &str, table: &str, columns: &str, key: &str) -> Option<Rows> {
+    pub fn rows_read_by(
+        &self,
+        engine: &str,
+        table: &str,
+        columns: &str,
+        key: &str,
+    ) -> Option<Rows> {
         let python = Python::shared()?;
         let folder = self.table_folder(table).display().to_string();
-        let arguments = ["--engine", engine, "--table", &folder, "--columns", columns, "--key", key];
+        let arguments =
+            ["--engine", engine, "--table", &folder, "--columns", columns, "--key", key];
         let text = python.run("read_tables.py", &arguments, ANSWER);
         let row = |line: &str| serde_json::from_str(line).expect("the script prints JSON arrays");
         Some(text.lines().map(row).collect())
     }
+}
+
+/// The sum of a metric over its labels, asked of a running part; 0 while it does not listen yet.
+pub fn metric(process: &Binlake, name: &str) -> f64 {
+    let said = process.stderr();
+    let address =
+        said.split_once("page=http://").and_then(|(_, rest)| rest.split_whitespace().next());
+    let Some(text) = address.and_then(|address| get(address, "/metrics").ok()) else { return 0.0 };
+    let lines = text.lines().filter(|line| line.starts_with(name));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}
+
+fn get(address: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }

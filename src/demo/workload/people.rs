@@ -10,10 +10,20 @@ const ROWS: u64 = 500;
 /// More than a day of business can sell.
 const STOCK: u32 = 1_000_000;
 
-const FAMILY: &[&str] = &["김", "이", "박", "최", "정", "강", "Smith", "O'Brien", "Müller", "Nguyễn"];
-const GIVEN: &[&str] = &["민준", "서연", "도윤", "지우", "하은", "Ada", "Grace", "José", "Zoë", "Linh"];
-const DISHES: &[&str] =
-    &["kitsune udon", "curry udon", "tempura udon", "냄비우동", "유부우동", "cold soba", "gyoza", "김밥"];
+const FAMILY: &[&str] =
+    &["김", "이", "박", "최", "정", "강", "Smith", "O'Brien", "Müller", "Nguyễn"];
+const GIVEN: &[&str] =
+    &["민준", "서연", "도윤", "지우", "하은", "Ada", "Grace", "José", "Zoë", "Linh"];
+const DISHES: &[&str] = &[
+    "kitsune udon",
+    "curry udon",
+    "tempura udon",
+    "냄비우동",
+    "유부우동",
+    "cold soba",
+    "gyoza",
+    "김밥",
+];
 const NEWS: &[Option<&str>] = &[None, Some(""), Some("mail"), Some("mail,push"), Some("sms,push")];
 
 /// The statements that fill the three tables.

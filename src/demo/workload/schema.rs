@@ -80,15 +80,3 @@ pub const CREATE: &[&str] = &[
 
 /// The change of schema in the middle of the day.
 pub const ADD_COUPON: &str = "ALTER TABLE market.orders ADD COLUMN coupon VARCHAR(20) NULL";
-
-/// Every table with its database, in the order they are made.
-pub const TABLES: &[&str] = &[
-    "market.users",
-    "market.products",
-    "market.orders",
-    "market.order_items",
-    "market.order_events",
-    "market.user_events",
-    "delivery.riders",
-    "delivery.deliveries",
-];
