@@ -115,8 +115,8 @@ fn read_to_end(
     loop {
         match reader.poll(POLL_TIMEOUT)? {
             Some(batch) if *batch.topic == *topic => {
-                let values = batch.records.iter().filter_map(|record| batch.value(record));
-                last = values.last().map(<[u8]>::to_vec).or(last);
+                let mut values = batch.records.iter().filter_map(|record| batch.value(record));
+                last = values.next_back().map(<[u8]>::to_vec).or(last);
                 if batch.next_offset >= end {
                     return Ok(last);
                 }

@@ -12,6 +12,10 @@ pub fn print_line(text: impl Display) {
         if error.kind() != ErrorKind::BrokenPipe {
             eprintln!("error: cannot write the output: {error}");
         }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "nobody reads the rest: there is nothing to drain"
+        )]
         std::process::exit(1);
     }
 }

@@ -235,6 +235,9 @@ pub async fn until_signal(config: &Config, parts: Parts, listen: &str) -> anyhow
     info!("stopping");
     tokio::select! {
         result = running.stop() => result,
-        () = signals.next() => std::process::exit(EXIT_INTERRUPTED),
+        () = signals.next() => {
+            #[expect(clippy::disallowed_methods, reason = "a second signal asks for no draining")]
+            std::process::exit(EXIT_INTERRUPTED)
+        }
     }
 }

@@ -75,8 +75,8 @@ fn sentence(status: &Status) -> String {
         "{in_lake} of {} tables in the lake, {rate:.0} rows/s, {lag:.0} s behind",
         status.tables.len()
     );
-    if estimated > 0 {
-        text.push_str(&format!(", snapshot {} %", read * 100 / estimated));
+    if let Some(percent) = (read * 100).checked_div(estimated) {
+        text.push_str(&format!(", snapshot {percent} %"));
     }
     if stopped > 0 {
         text.push_str(&format!(", {stopped} tables STOPPED: see `binlake status`"));

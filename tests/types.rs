@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use apache_avro::{Schema, from_avro_datum, types::Value};
+use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use cdc_reader::{ReaderMetrics, SourceConfig};
 use change_log::{LogConfig, LogReader, open_reader};
 use harness::{MySql, eventually_some};
@@ -321,8 +321,8 @@ fn read_rows(reader: &mut dyn LogReader, topic: &str) -> Option<BTreeMap<i32, Ro
         let (reference, mut datum) = read_framing(&value).expect("framed");
         let SchemaReference::Fingerprint(fingerprint) = reference else { panic!("a registry id") };
         let schema = &schemas[&fingerprint];
-        let Value::Record(envelope) = from_avro_datum(schema, &mut datum, None).expect("decodes")
-        else {
+        let decoder = GenericDatumReader::builder(schema).build().expect("a decoder");
+        let Value::Record(envelope) = decoder.read_value(&mut datum).expect("decodes") else {
             panic!("no record")
         };
         assert!(datum.is_empty(), "bytes are left after the envelope");

@@ -26,6 +26,8 @@ use tokio::{sync::watch, time::Instant};
 use order::{Fate, Order, Sizes};
 use stages::{Batch, STAGES, Transaction};
 
+/// No number at all.
+const NOTHING: RangeInclusive<u64> = RangeInclusive::new(1, 0);
 /// Rows of one transaction of `prepare`.
 const PREPARE_ORDERS: u64 = 500;
 /// A deadlock is resolved by trying again; this often in a row means that something else is wrong.
@@ -173,7 +175,7 @@ impl Workload {
         let mut first = self.options.orders + 1;
         for index in self.batches.len() as u64.. {
             let next = first + 1 + index % 4;
-            let batch = self.batch(index, first..=next - 1, 1..=0);
+            let batch = self.batch(index, first..=next - 1, NOTHING);
             first = next;
             for stage in 0..STAGES {
                 tokio::time::sleep(GENTLE_INTERVAL / STAGES as u32).await;
@@ -448,7 +450,7 @@ mod tests {
     #[test]
     fn no_statement_is_built_without_rows() {
         let workload = workload(3, 40);
-        let empty = workload.batch(4, 41..=40, 1..=0);
+        let empty = workload.batch(4, NOTHING, NOTHING);
         for stage in 0..STAGES {
             for transaction in empty.stage(stage) {
                 for statement in transaction.statements {

@@ -51,7 +51,10 @@ fn contents(folder: &Path, files: &[DataFile]) -> Vec<(i64, String)> {
     rows
 }
 
-fn check(rounds: Vec<Vec<Vec<(i64, Option<String>)>>>, truncate_at: usize) {
+/// Changes of one record batch: a key and its new value, or `None` for a delete.
+type Changes = Vec<(i64, Option<String>)>;
+
+fn check(rounds: Vec<Vec<Changes>>, truncate_at: usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let key = ["id".to_owned()];
     let mut table = StateTable::default();
@@ -94,7 +97,7 @@ fn check(rounds: Vec<Vec<Vec<(i64, Option<String>)>>>, truncate_at: usize) {
     assert!(table.slots.files().count() <= SMALL_FILES_MAX + 1);
 }
 
-fn rounds() -> impl Strategy<Value = Vec<Vec<Vec<(i64, Option<String>)>>>> {
+fn rounds() -> impl Strategy<Value = Vec<Vec<Changes>>> {
     let change = (0i64..30, prop::option::weighted(0.7, "[a-z]{0,3}"));
     let batch = prop::collection::vec(change, 1..12);
     prop::collection::vec(prop::collection::vec(batch, 0..4), 1..14)
