@@ -27,7 +27,7 @@ use crate::config::{Config, ConfigError};
 use live_line::{LiveLine, thousands};
 use parts::Parts;
 use place::Place;
-use private_server::{PrivateServer, Program, ServerError};
+use private_server::{Data, PrivateServer, Program, ServerError};
 use questions::QUESTIONS;
 use workload::{Workload, WorkloadError, WorkloadOptions};
 
@@ -106,7 +106,7 @@ pub async fn run(args: DemoArgs) -> ExitCode {
 async fn demo(args: &DemoArgs, interrupted: &CancellationToken) -> Result<bool, DemoError> {
     println!("Udon Market: two MySQL databases of a small shop, and their copy in a Delta lake.\n");
     let place = Place::new(args.dir.as_deref()).map_err(DemoError::Place)?;
-    let servers = until(interrupted, start_servers(args, place.path())).await?;
+    let servers = until(interrupted, start_servers(args, &place)).await?;
     let result = with_servers(args, &place, &servers, interrupted).await;
     if matches!(result, Err(DemoError::Interrupted)) {
         println!("\nStopping.");
@@ -140,12 +140,33 @@ async fn with_servers(
     let config = configuration(args, place.path(), &mysql_url, servers)?;
     let parts = Parts::start(&config).await?;
     println!("Binlake  reader and sink are running; their page is http://{}", parts.address());
-    let result = tokio::select! {
-        result = story(args, &workload, &parts, &config, place) => result,
-        () = interrupted.cancelled() => Err(DemoError::Interrupted),
+    let told = until(interrupted, story(args, &workload, &parts, &config, place)).await;
+    let result = match told {
+        Ok(equal) if !args.once => stay_open(&workload, &parts, interrupted).await.map(|()| equal),
+        told => told,
     };
     parts.stop().await;
     result
+}
+
+/// A trickle of business until somebody has seen enough, which is how the demo is meant to end.
+async fn stay_open(
+    workload: &Workload,
+    parts: &Parts,
+    interrupted: &CancellationToken,
+) -> Result<(), DemoError> {
+    println!(
+        "\nThe shop stays open, and http://{} shows the lake following it. Ctrl-C ends the demo.",
+        parts.address()
+    );
+    let trickle = parts.unless_failed(async { Ok(workload.go_on().await?) });
+    match until(interrupted, trickle).await {
+        Err(DemoError::Interrupted) => {
+            println!("\nStopping.");
+            Ok(())
+        }
+        ended => ended,
+    }
 }
 
 /// Everything from the first change to the last word.
@@ -178,14 +199,6 @@ async fn story(
     }
     let equal = parts.verify(config).await?;
     farewell(args, place, config);
-    if args.once {
-        return Ok(equal);
-    }
-    println!(
-        "\nThe shop stays open, and http://{} shows the lake following it. Ctrl-C ends the demo.",
-        parts.address()
-    );
-    parts.unless_failed(async { Ok(workload.go_on().await?) }).await?;
     Ok(equal)
 }
 
@@ -206,16 +219,16 @@ async fn drawn<T>(
     }
 }
 
-async fn start_servers(args: &DemoArgs, folder: &Path) -> Result<Servers, DemoError> {
+async fn start_servers(args: &DemoArgs, place: &Place) -> Result<Servers, DemoError> {
     let mysql = match args.mysql_url {
         Some(_) => None,
-        None => Some(start_server(Program::MySql, folder).await?),
+        None => Some(start_server(Program::MySql, place).await?),
     };
     if let Some(server) = &mysql {
         println!("MySQL    a private server on port {}", server.port());
     }
     let kafka = match args.kafka {
-        Some(None) => Some(start_server(Program::Kafka, folder).await?),
+        Some(None) => Some(start_server(Program::Kafka, place).await?),
         _ => None,
     };
     if let Some(server) = &kafka {
@@ -224,9 +237,10 @@ async fn start_servers(args: &DemoArgs, folder: &Path) -> Result<Servers, DemoEr
     Ok(Servers { mysql, kafka })
 }
 
-async fn start_server(program: Program, folder: &Path) -> Result<PrivateServer, DemoError> {
-    let folder = folder.to_owned();
-    match tokio::task::spawn_blocking(move || PrivateServer::start(program, &folder)).await {
+async fn start_server(program: Program, place: &Place) -> Result<PrivateServer, DemoError> {
+    let folder = place.path().to_owned();
+    let data = if place.is_kept() { Data::Kept } else { Data::Removed };
+    match tokio::task::spawn_blocking(move || PrivateServer::start(program, &folder, data)).await {
         Ok(started) => Ok(started?),
         Err(_) => Err(DemoError::Part("starting a server ended unexpectedly".to_owned())),
     }

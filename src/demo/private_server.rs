@@ -29,6 +29,15 @@ pub enum Program {
     Kafka,
 }
 
+/// What becomes of a server's data when it has stopped, also when it stops because we were killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// It stays.
+    Kept,
+    /// Its script removes it.
+    Removed,
+}
+
 /// A running server. Dropping it stops it and waits until it is gone.
 #[derive(Debug)]
 pub struct PrivateServer {
@@ -98,7 +107,11 @@ impl Program {
 impl PrivateServer {
     /// Fetches the program when the machine has none (its script says what it downloads), and starts it with its data
     /// in a folder below `folder`. Blocks until the server answers.
-    pub fn start(program: Program, folder: &Path) -> Result<PrivateServer, ServerError> {
+    pub fn start(
+        program: Program,
+        folder: &Path,
+        data: Data,
+    ) -> Result<PrivateServer, ServerError> {
         let script = folder.join(format!("{}.sh", program.folder()));
         prepared(&script.display().to_string(), std::fs::write(&script, program.script()))?;
         let install = Command::new("bash")
@@ -110,12 +123,12 @@ impl PrivateServer {
         if !prepared("bash", install)?.success() {
             return Err(ServerError::Install { name: program.name(), instead: program.instead() });
         }
-        let data = folder.join(program.folder());
-        prepared(&data.display().to_string(), std::fs::create_dir_all(&data))?;
+        let data_folder = folder.join(program.folder());
+        prepared(&data_folder.display().to_string(), std::fs::create_dir_all(&data_folder))?;
         let mut reason = String::new();
         for _ in 0..PORT_ATTEMPTS {
             let port = prepared("a port", free_port())?;
-            match serve(&script, &data, port)? {
+            match serve(&script, (&data_folder, data), port)? {
                 Ok(server) => return Ok(server),
                 Err(said) => reason = said,
             }
@@ -152,7 +165,7 @@ impl Drop for PrivateServer {
 /// Starts a script and waits for its word; the inner error is what it said instead.
 fn serve(
     script: &Path,
-    data: &Path,
+    (data_folder, data): (&Path, Data),
     port: u16,
 ) -> Result<Result<PrivateServer, String>, ServerError> {
     let messages: PathBuf = script.with_extension("err");
@@ -160,8 +173,9 @@ fn serve(
     let child = Command::new("bash")
         .arg(script)
         .arg("serve")
-        .arg(data)
+        .arg(data_folder)
         .arg(port.to_string())
+        .env("BINLAKE_SERVE_REMOVE", if data == Data::Removed { "1" } else { "" })
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(stderr)

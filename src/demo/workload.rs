@@ -87,7 +87,7 @@ pub enum WorkloadError {
     #[error("{0} is not a MySQL URL such as mysql://root@127.0.0.1:3306")]
     Url(String),
     /// The server cannot be reached or refuses the login.
-    #[error("cannot connect to MySQL: {0}")]
+    #[error("cannot use MySQL: {}", innermost(.0))]
     Connect(#[source] mysql_async::Error),
     /// Databases of our names are not ours.
     #[error(
@@ -404,6 +404,15 @@ fn plan(options: &WorkloadOptions) -> Vec<Planned> {
     let share = |turn: u64| prepared * turn / count;
     let aged = (0..count).map(|turn| share(turn) + 1..=share(turn + 1));
     ranges.into_iter().zip(aged).map(|(orders, aged)| Planned { orders, aged }).collect()
+}
+
+/// The driver's own messages repeat themselves around this one.
+fn innermost(error: &mysql_async::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
 }
 
 fn is_deadlock(error: &WorkloadError) -> bool {

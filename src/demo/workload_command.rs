@@ -10,7 +10,7 @@ use super::workload::{Workload, WorkloadError, WorkloadOptions};
 /// Writes Udon Market's business into a MySQL server.
 #[derive(Args, Debug)]
 pub struct WorkloadArgs {
-    /// The server, as mysql://user[:password]@host:port
+    /// The server, as `mysql://user[:password]@host:port`
     #[arg(long, value_name = "URL")]
     mysql_url: String,
     /// Orders in all; half of them are written by the phase `prepare`
