@@ -56,6 +56,20 @@ async fn updates_add_versions_and_purges_remove_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn row_that_came_by_the_stream_and_again_by_a_snapshot_is_seen_as_doubled() {
+    let mut world = World::new();
+    let table = events();
+    let sink = RunningSink::start(&world, history());
+    world.write(&table, &[Change::Insert(event(1, "a")), Change::Snapshot(event(1, "a"))]);
+    sink.caught_up(&world, &table).await;
+    sink.stop().await;
+    let names = ["id".to_owned(), "what".to_owned()];
+    let rows = digests(&table.schema.id, &world.lake_config(), &names, &names[..1]).await;
+    let rows = rows.expect("reads").expect("is there");
+    assert_eq!((rows.len(), rows.doubled), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_a_key_is_a_history_by_itself() {
     let mut world = World::new();
     let columns = [("line", ColumnType::Text)];

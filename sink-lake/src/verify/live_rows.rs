@@ -22,14 +22,23 @@ pub struct FileReader {
     pub schema: SchemaRef,
     /// The files of one version.
     pub files: Vec<DataFile>,
-    /// The columns to read: the source's, then key columns that are not among them, then the sequence.
+    /// The columns to read: the source's, then key columns that are not among them, then those of a history table.
     pub wanted: Vec<String>,
     /// How many of them make the row.
     pub columns: usize,
     /// Which of them are the key; none when the row is its own key.
     pub key: Vec<usize>,
-    /// Which of them is the sequence.
-    pub sequence: Option<usize>,
+    /// Where a history table tells of its versions.
+    pub history: Option<HistoryColumns>,
+}
+
+/// Places among the columns to read.
+#[derive(Clone, Copy, Debug)]
+pub struct HistoryColumns {
+    /// The sequence.
+    pub sequence: usize,
+    /// The operation.
+    pub operation: usize,
 }
 
 /// One row while it is being looked at.
@@ -73,7 +82,8 @@ impl FileReader {
                     }
                 }
                 let sequences = self
-                    .sequence
+                    .history
+                    .map(|history| history.sequence)
                     .and_then(|at| places.get(at).copied().flatten())
                     .and_then(|at| distinct.binary_search(&at).ok())
                     .and_then(|at| rows.column(at).as_primitive_opt::<Int64Type>());
@@ -104,6 +114,11 @@ impl Row<'_> {
     pub fn sequence(&self) -> i64 {
         let sequences = self.sequences.filter(|sequences| sequences.is_valid(self.row));
         sequences.map_or(0, |sequences| sequences.value(self.row))
+    }
+
+    /// The operation that brought it; `None` in a state table.
+    pub fn operation(&self) -> Option<&[u8]> {
+        self.columns.get(self.reader.history?.operation)?.value(self.row)
     }
 
     /// All its values.

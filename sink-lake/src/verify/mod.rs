@@ -8,12 +8,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use schemas::{row_digest::row_digest, table_id::TableId};
 
-use self::{canonical::CanonicalColumn, live_rows::FileReader};
+use self::{
+    canonical::CanonicalColumn,
+    live_rows::{FileReader, HistoryColumns},
+};
 use crate::{
     config::{LakeConfig, Mode},
     delta::table::{Table, table_folder},
     error::SinkError,
-    modes::history::SEQUENCE_COLUMN,
+    modes::history::{OPERATION_COLUMN, SEQUENCE_COLUMN},
 };
 
 /// The live rows of one version of a table: 32 bytes per row.
@@ -24,7 +27,7 @@ pub struct LakeRows {
     /// Per partition of its topic: the offset after the last record that the version contains.
     pub next_offsets: BTreeMap<i32, i64>,
     /// Rows that should not be there: in a state table those whose key an earlier row has, in a history table those
-    /// whose change an earlier row has.
+    /// whose change an earlier row has, and those that a snapshot read although the stream had brought the key before.
     pub doubled: u64,
     /// Sorted by key.
     rows: Vec<(u128, u128)>,
@@ -105,9 +108,9 @@ async fn open(
             wanted.len() - 1
         }));
     }
-    let sequence = (open.mode == Mode::History).then(|| {
-        wanted.push(SEQUENCE_COLUMN.to_owned());
-        wanted.len() - 1
+    let history = (open.mode == Mode::History).then(|| {
+        wanted.extend([SEQUENCE_COLUMN.to_owned(), OPERATION_COLUMN.to_owned()]);
+        HistoryColumns { sequence: wanted.len() - 2, operation: wanted.len() - 1 }
     });
     let reader = FileReader {
         folder,
@@ -116,13 +119,13 @@ async fn open(
         wanted,
         columns: columns.len(),
         key,
-        sequence,
+        history,
     };
     Ok(Some((reader, version, next_offsets)))
 }
 
 fn collect(reader: &FileReader) -> Result<(Vec<(u128, u128)>, u64), SinkError> {
-    if reader.sequence.is_some() {
+    if reader.history.is_some() {
         return collect_history(reader);
     }
     let mut rows = Vec::with_capacity(reader.rows());
@@ -134,19 +137,38 @@ fn collect(reader: &FileReader) -> Result<(Vec<(u128, u128)>, u64), SinkError> {
     Ok((rows, doubled))
 }
 
+/// One version of a row in a history table.
+struct Version {
+    key: u128,
+    sequence: i64,
+    row: u128,
+    /// It was read by a snapshot.
+    read: bool,
+}
+
 fn collect_history(reader: &FileReader) -> Result<(Vec<(u128, u128)>, u64), SinkError> {
     let mut versions = Vec::with_capacity(reader.rows());
-    reader.for_each(|row| versions.push((row.key_digest(), row.sequence(), row.row_digest())))?;
+    reader.for_each(|row| {
+        versions.push(Version {
+            key: row.key_digest(),
+            sequence: row.sequence(),
+            row: row.row_digest(),
+            read: row.operation() == Some(b"r"),
+        });
+    })?;
     // Newest first within a key.
-    versions.sort_unstable_by(|a, b| (a.0, b.1, a.2).cmp(&(b.0, a.1, b.2)));
+    versions.sort_unstable_by(|a, b| (a.key, b.sequence, a.row).cmp(&(b.key, a.sequence, b.row)));
     let total = versions.len();
-    versions.dedup_by_key(|(key, sequence, _)| (*key, *sequence));
-    let doubled = (total - versions.len()) as u64;
+    versions.dedup_by_key(|version| (version.key, version.sequence));
+    let mut doubled = (total - versions.len()) as u64;
     // Without a key, every copy of a row counts.
     if !reader.key.is_empty() {
-        versions.dedup_by_key(|(key, _, _)| *key);
+        // A snapshot leaves out what the stream has brought: a row that it read is its key's first version.
+        doubled += versions.windows(2).filter(|two| two[0].read && two[0].key == two[1].key).count()
+            as u64;
+        versions.dedup_by_key(|version| version.key);
     }
-    Ok((versions.into_iter().map(|(key, _, row)| (key, row)).collect(), doubled))
+    Ok((versions.into_iter().map(|version| (version.key, version.row)).collect(), doubled))
 }
 
 fn find(
