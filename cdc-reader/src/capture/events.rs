@@ -1,6 +1,6 @@
 //! Events in their order: transactions begin and end, tables are mapped, rows are encoded, statements are understood.
 
-use schemas::position::BinlogPlace;
+use schemas::{position::BinlogPlace, table_id::TableId};
 
 use super::{Capture, tables::MappedTable};
 use crate::{
@@ -33,7 +33,35 @@ pub(super) struct Transaction {
     pub(super) touched: Vec<usize>,
 }
 
+/// Where an event of the transaction stands.
+pub(super) struct EventPlace<'a> {
+    pub(super) file: &'a str,
+    pub(super) offset: u64,
+    pub(super) server_id: u32,
+}
+
 impl Transaction {
+    /// What a record of an event in this transaction tells of its source.
+    pub(super) fn source_block<'a>(
+        &'a self,
+        table: &'a TableId,
+        event: EventPlace<'a>,
+    ) -> SourceBlock<'a> {
+        SourceBlock {
+            version: SOURCE_VERSION,
+            source: &table.source,
+            snapshot: "false",
+            database: &table.database,
+            table: &table.table,
+            committed_at_us: self.start.committed_at_us,
+            server_id: event.server_id,
+            gtid: &self.gtid,
+            file: event.file,
+            offset: event.offset,
+            thread: self.thread,
+        }
+    }
+
     /// What names it in a position.
     pub(super) fn id(&self) -> String {
         if self.gtid.is_empty() {
@@ -213,23 +241,10 @@ impl Capture {
         if !transaction.touched.contains(&index) {
             transaction.touched.push(index);
         }
-        let schema = &plan.schemas.schema;
-        self.parts.fill(
-            &SourceBlock {
-                version: SOURCE_VERSION,
-                source: &self.source,
-                snapshot: "false",
-                database: &schema.id.database,
-                table: &schema.id.table,
-                committed_at_us: transaction.start.committed_at_us,
-                server_id: header.server_id,
-                gtid: &transaction.gtid,
-                file: &self.place.file,
-                offset: began_at,
-                thread: transaction.thread,
-            },
-            self.now_us,
-        );
+        let event =
+            EventPlace { file: &self.place.file, offset: began_at, server_id: header.server_id };
+        let block = transaction.source_block(&plan.schemas.schema.id, event);
+        self.parts.fill(&block, self.now_us);
         let context = RowsContext {
             plan: &plan,
             topic,

@@ -4,14 +4,13 @@
 use change_log::EncodedRecord;
 use schemas::position::TableSnapshot;
 
-use super::Capture;
+use super::{Capture, events::EventPlace};
 use crate::{
     binlog::{
         byte_reader::{Malformed, little_endian, take, take_array, take_le},
         ddl::{Statement, TableName, classify},
         event::EventHeader,
     },
-    encode::envelope::{SOURCE_VERSION, SourceBlock},
     error::ReaderError,
 };
 
@@ -108,23 +107,11 @@ impl Capture {
         )?) else {
             return Ok(());
         };
-        let schema = &target.schemas.schema;
-        self.parts.fill(
-            &SourceBlock {
-                version: SOURCE_VERSION,
-                source: &self.source,
-                snapshot: "false",
-                database: &schema.id.database,
-                table: &schema.id.table,
-                committed_at_us: transaction.start.committed_at_us,
-                server_id: header.server_id,
-                gtid: &transaction.gtid,
-                file: &self.place.file,
-                offset: self.place.offset.saturating_sub(u64::from(header.size)),
-                thread: transaction.thread,
-            },
-            self.now_us,
-        );
+        let began_at = self.place.offset.saturating_sub(u64::from(header.size));
+        let event =
+            EventPlace { file: &self.place.file, offset: began_at, server_id: header.server_id };
+        let block = transaction.source_block(&target.schemas.schema.id, event);
+        self.parts.fill(&block, self.now_us);
         self.parts.set_op(b't');
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(&target.schemas.value.framing);

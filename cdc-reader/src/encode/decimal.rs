@@ -72,19 +72,7 @@ fn write_wide(stored: &[u8], precision: u8, scale: u8, out: &mut Vec<u8>) -> Res
             carry >>= 32;
         }
     })?;
-    if negative {
-        let mut carry = true;
-        for limb in &mut limbs {
-            let (value, overflow) = (!*limb).overflowing_add(u32::from(carry));
-            *limb = value;
-            carry = overflow;
-        }
-    }
-    let mut bytes = [0u8; 32];
-    for (chunk, limb) in bytes.chunks_exact_mut(4).zip(limbs.iter().rev()) {
-        chunk.copy_from_slice(&limb.to_be_bytes());
-    }
-    write_bytes(out, shortest(&bytes));
+    write_limbs(limbs, negative, out);
     Ok(())
 }
 
@@ -116,6 +104,12 @@ pub fn encode_text(text: &[u8], scale: u8, out: &mut Vec<u8>) -> Result<(), Malf
             return Err(Malformed("a decimal has over 65 digits"));
         }
     }
+    write_limbs(limbs, negative, out);
+    Ok(())
+}
+
+/// Appends a magnitude of eight limbs, least significant first, as the shortest two's complement.
+fn write_limbs(mut limbs: [u32; 8], negative: bool, out: &mut Vec<u8>) {
     if negative {
         let mut carry = true;
         for limb in &mut limbs {
@@ -129,7 +123,6 @@ pub fn encode_text(text: &[u8], scale: u8, out: &mut Vec<u8>) -> Result<(), Malf
         chunk.copy_from_slice(&limb.to_be_bytes());
     }
     write_bytes(out, shortest(&bytes));
-    Ok(())
 }
 
 /// Cuts the bytes that only repeat the sign.
