@@ -121,6 +121,8 @@ pub fn parse(mut body: &[u8]) -> Result<TableMap, Malformed> {
                 column.collation = optional.text_collations.of(counters.text);
                 counters.text += 1;
             }
+            // It is stored as a BLOB and has, of no use to us, a collation in the same list.
+            WireType::Vector { .. } => counters.text += 1,
             WireType::Enum { .. } => {
                 column.collation = optional.enum_collations.of(counters.enum_or_set);
                 column.members = optional.enums.get(counters.enums).cloned().unwrap_or_default();
@@ -390,6 +392,15 @@ mod tests {
         let mut map = vec![7, 0, 0, 0, 0, 0, 1, 0, 1, b'd', 0, 1, b't', 0, 2, 8, 15, 2, 0x2c, 1, 2];
         map.extend_from_slice(&[1, 1, 0x80, 2, 1, 45, 4, 5, 2, b'i', b'd', 1, b's', 8, 1, 0]);
         map
+    }
+
+    #[test]
+    fn vector_takes_a_place_in_the_list_of_collations() {
+        // `d.t(v vector(2), s varchar(300) character set latin1)`: collations 63 by default, 8 for the second.
+        let mut map = vec![7, 0, 0, 0, 0, 0, 1, 0, 1, b'd', 0, 1, b't', 0, 2, 242, 15, 3, 4];
+        map.extend_from_slice(&[0x2c, 1, 3, 2, 3, 63, 1, 8, 4, 4, 1, b'v', 1, b's']);
+        let map = parse(&map).expect("parses");
+        assert_eq!(map.columns[1].collation, 8);
     }
 
     #[test]
