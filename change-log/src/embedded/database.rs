@@ -128,7 +128,8 @@ pub fn open_for_reading(file: &Path) -> Result<Option<Connection>, LogError> {
         let connection = Connection::open_with_flags(file, flags)?;
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.pragma_update(None, "query_only", true)?;
-        let made = is_made(file, &connection)?;
+        // One view of the file for all questions: its writer may be making it at this moment.
+        let made = is_made(file, &*connection.unchecked_transaction()?)?;
         Ok(made.then_some(connection))
     };
     match open() {
@@ -204,7 +205,7 @@ fn try_open_for_writing(file: &Path, timeout: Duration) -> Result<Connection, Op
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(file, flags)?;
     connection.busy_timeout(timeout)?;
-    if !is_made(file, &connection)? {
+    if !is_made(file, &*connection.unchecked_transaction()?)? {
         // Takes effect only while the file is empty. Large pages make large segments cheap, small ones small commits.
         connection.pragma_update(None, "page_size", PAGE_SIZE)?;
     }
@@ -277,6 +278,23 @@ mod tests {
             );
             let error = open_for_reading(&file).expect_err("refused");
             assert!(matches!(error, LogError::Unfit { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_opens_the_file_while_it_is_made_waits_for_it() {
+        for _ in 0..50 {
+            let folder = tempfile::tempdir().expect("folder");
+            let file = log_file(folder.path(), "new");
+            std::thread::scope(|scope| {
+                scope.spawn(|| open_for_writing(&file, Duration::from_secs(10)).expect("made"));
+                let made = || match open_for_reading(&file) {
+                    Ok(connection) => connection.is_some(),
+                    Err(LogError::Unavailable { .. }) => false,
+                    Err(error) => panic!("{error}"),
+                };
+                while !file.exists() || !made() {}
+            });
         }
     }
 
