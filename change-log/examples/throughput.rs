@@ -86,8 +86,13 @@ fn batch(topic: change_log::TopicHandle) -> EncodedBatch {
             batch.bytes.push(if index % 2 == 0 { random as u8 } else { index as u8 });
         }
         let (key, end) = (from + KEY_LENGTH, batch.bytes.len());
-        let record =
-            EncodedRecord { topic, key: Some(from..key), value: Some(key..end), timestamp_ms: 5 };
+        let record = EncodedRecord {
+            topic,
+            key: Some(from..key),
+            value: Some(key..end),
+            headers: 0..0,
+            timestamp_ms: 5,
+        };
         batch.records.push(record);
     }
     batch

@@ -4,6 +4,7 @@
 pub mod config;
 pub mod embedded;
 pub mod error;
+pub mod headers;
 pub mod kafka;
 pub mod open;
 pub mod reader;

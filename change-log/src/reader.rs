@@ -25,6 +25,8 @@ pub struct RecordSpan {
     pub key: Option<(u32, u32)>,
     /// Start and end of the value; `None` for a tombstone.
     pub value: Option<(u32, u32)>,
+    /// Start and end of the headers; equal when it has none.
+    pub headers: (u32, u32),
 }
 
 /// Records of one partition in offset order. Offsets rise but may have gaps (Kafka's control records).
@@ -51,6 +53,12 @@ impl Consumed {
     /// A record's value.
     pub fn value(&self, span: &RecordSpan) -> Option<&[u8]> {
         span.value.and_then(|(from, to)| self.bytes.get(from as usize..to as usize))
+    }
+
+    /// A record's headers, for [`crate::headers::iter`]; empty when it has none.
+    pub fn headers(&self, span: &RecordSpan) -> &[u8] {
+        let (from, to) = span.headers;
+        self.bytes.get(from as usize..to as usize).unwrap_or_default()
     }
 }
 

@@ -13,6 +13,8 @@ pub struct EncodedRecord {
     pub key: Option<Range<usize>>,
     /// The value's bytes; `None` is a tombstone.
     pub value: Option<Range<usize>>,
+    /// The headers' bytes, as [`crate::headers::write`] writes them; empty for none.
+    pub headers: Range<usize>,
     /// Milliseconds since 1970: when the source committed the change.
     pub timestamp_ms: i64,
 }

@@ -165,6 +165,7 @@ mod tests {
             topic: TopicHandle(0),
             key: None,
             value: Some(0..1),
+            headers: 0..0,
             timestamp_ms: number as i64,
         };
         tables.batch("d.t").expect("pending").records.push(record);

@@ -95,6 +95,7 @@ impl Capture {
                 topic: target.topic,
                 key,
                 value: Some(value),
+                headers: 0..0,
                 timestamp_ms: self.now_us / 1000,
             });
             self.append_if_full()?;

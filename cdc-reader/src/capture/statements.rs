@@ -121,6 +121,7 @@ impl Capture {
             topic: target.topic,
             key: None,
             value: Some(start..self.batch.bytes.len()),
+            headers: 0..0,
             timestamp_ms: transaction.start.committed_at_us / 1000,
         });
         Ok(())

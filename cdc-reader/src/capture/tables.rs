@@ -229,6 +229,7 @@ impl Tables {
                 topic,
                 key: Some(key_start..value_start),
                 value: Some(value_start..batch.bytes.len()),
+                headers: 0..0,
                 timestamp_ms: 0,
             });
         }

@@ -167,6 +167,7 @@ fn encode_change(
         topic: context.topic,
         key: key.as_ref().map(|key| key.framed.clone()),
         value: Some(value),
+        headers: 0..0,
         timestamp_ms: context.timestamp_ms,
     };
     let tombstone = rows_kind == RowsKind::Delete && record.key.is_some();
@@ -224,6 +225,7 @@ fn split_key_change(
         topic: context.topic,
         key: key.as_ref().map(|key| key.framed.clone()),
         value,
+        headers: 0..0,
         timestamp_ms: context.timestamp_ms,
     };
     batch.records.push(record(&old_key, Some(deleted)));

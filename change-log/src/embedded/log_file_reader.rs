@@ -222,6 +222,7 @@ impl LogFile {
                 timestamp_ms: row.get(1)?,
                 key: Some(span(key)),
                 value: value.map(span),
+                headers: (0, 0),
             };
             out.records.push(record);
         }

@@ -4,12 +4,17 @@
 //! record (8), number of records (4), then per record three varints: key length + 1 (0: no key), value length + 1
 //! (0: tombstone), and the zigzag difference of its timestamp to the previous record's.
 //! `payload` = key, value, key, value, ... so that a reader can hand it out without copying each record.
+//!
+//! A segment with record headers has version 2. After the records its layout has, per record with headers, two varints:
+//! how many records without headers stand before it since the last such record, and the length of its headers. The
+//! headers follow the keys and values in the payload. Segments without headers stay as they were: version 1.
 
 use thiserror::Error;
 
 use crate::reader::RecordSpan;
 
 const VERSION: u8 = 1;
+const VERSION_WITH_HEADERS: u8 = 2;
 const CHECKED_FROM: usize = 5;
 const HEADER_LENGTH: usize = 17;
 
@@ -20,7 +25,7 @@ pub enum DamagedSegment {
     #[error("its description has a wrong length")]
     Layout,
     /// Another version of Binlake wrote it.
-    #[error("its layout has the unknown version {0}")]
+    #[error("its layout has version {0}, which only a newer binlake reads; start that version")]
     Version(u8),
     /// The bytes changed since they were written.
     #[error("its checksum does not match")]
@@ -43,6 +48,10 @@ pub enum DamagedSegment {
 pub struct SegmentBuilder {
     layout: Vec<u8>,
     payload: Vec<u8>,
+    headers_layout: Vec<u8>,
+    headers_payload: Vec<u8>,
+    /// The number of the record after the last one with headers.
+    headers_next: u32,
     base_offset: i64,
     count: u32,
     previous_timestamp_ms: i64,
@@ -53,13 +62,22 @@ impl SegmentBuilder {
     pub fn restart(&mut self, base_offset: i64) {
         self.layout.clear();
         self.payload.clear();
+        self.headers_layout.clear();
+        self.headers_payload.clear();
+        self.headers_next = 0;
         self.base_offset = base_offset;
         self.count = 0;
         self.previous_timestamp_ms = 0;
     }
 
-    /// Adds a record.
-    pub fn push(&mut self, key: Option<&[u8]>, value: Option<&[u8]>, timestamp_ms: i64) {
+    /// Adds a record; `headers` is empty for none.
+    pub fn push(
+        &mut self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[u8],
+        timestamp_ms: i64,
+    ) {
         if self.layout.is_empty() {
             self.layout.resize(HEADER_LENGTH, 0);
         }
@@ -70,16 +88,25 @@ impl SegmentBuilder {
         let difference = timestamp_ms.wrapping_sub(self.previous_timestamp_ms);
         write_varint(&mut self.layout, ((difference << 1) ^ (difference >> 63)) as u64);
         self.previous_timestamp_ms = timestamp_ms;
+        if !headers.is_empty() {
+            write_varint(&mut self.headers_layout, u64::from(self.count - self.headers_next));
+            write_varint(&mut self.headers_layout, headers.len() as u64);
+            self.headers_payload.extend_from_slice(headers);
+            self.headers_next = self.count + 1;
+        }
         self.count += 1;
     }
 
     /// Writes the header; the segment is then ready to be stored.
     pub fn seal(&mut self) {
         self.layout.resize(self.layout.len().max(HEADER_LENGTH), 0);
+        let version = if self.headers_layout.is_empty() { VERSION } else { VERSION_WITH_HEADERS };
+        self.layout.append(&mut self.headers_layout);
+        self.payload.append(&mut self.headers_payload);
         self.layout[5..13].copy_from_slice(&self.base_offset.to_le_bytes());
         self.layout[13..17].copy_from_slice(&self.count.to_le_bytes());
         let checksum = checksum(&self.layout[CHECKED_FROM..], &self.payload);
-        self.layout[0] = VERSION;
+        self.layout[0] = version;
         self.layout[1..5].copy_from_slice(&checksum.to_le_bytes());
     }
 
@@ -88,7 +115,7 @@ impl SegmentBuilder {
         &self.layout
     }
 
-    /// The keys and values.
+    /// The keys, values and headers; complete after [`SegmentBuilder::seal`].
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
@@ -105,12 +132,18 @@ impl SegmentBuilder {
 
     /// How much memory its records take.
     pub fn byte_length(&self) -> usize {
-        self.layout.len() + self.payload.len()
+        self.layout.len()
+            + self.payload.len()
+            + self.headers_layout.len()
+            + self.headers_payload.len()
     }
 
     /// How much memory it keeps.
     pub fn capacity(&self) -> usize {
-        self.layout.capacity() + self.payload.capacity()
+        self.layout.capacity()
+            + self.payload.capacity()
+            + self.headers_layout.capacity()
+            + self.headers_payload.capacity()
     }
 
     /// Whether it has no record.
@@ -126,7 +159,7 @@ pub struct StoredSegment<'a> {
     pub base_offset: i64,
     /// The description.
     pub layout: &'a [u8],
-    /// The keys and values.
+    /// The keys, values and headers.
     pub payload: &'a [u8],
 }
 
@@ -140,9 +173,11 @@ impl StoredSegment<'_> {
         spans: &mut Vec<RecordSpan>,
     ) -> Result<i64, DamagedSegment> {
         let header = self.layout.get(..HEADER_LENGTH).ok_or(DamagedSegment::Layout)?;
-        if header[0] != VERSION {
-            return Err(DamagedSegment::Version(header[0]));
-        }
+        let with_headers = match header[0] {
+            VERSION => false,
+            VERSION_WITH_HEADERS => true,
+            version => return Err(DamagedSegment::Version(version)),
+        };
         let stored_checksum = u32::from_le_bytes(fixed(header, 1)?);
         if checksum(&self.layout[CHECKED_FROM..], self.payload) != stored_checksum {
             return Err(DamagedSegment::Checksum);
@@ -160,6 +195,7 @@ impl StoredSegment<'_> {
         };
         let mut timestamp_ms = 0_i64;
         let mut offset = self.base_offset;
+        let spans_before = spans.len();
         for _ in 0..count {
             let key = cursor.part()?;
             let value = cursor.part()?;
@@ -167,9 +203,14 @@ impl StoredSegment<'_> {
             let difference = ((difference >> 1) as i64) ^ -((difference & 1) as i64);
             timestamp_ms = timestamp_ms.wrapping_add(difference);
             if offset >= wanted_offset {
-                spans.push(RecordSpan { offset, timestamp_ms, key, value });
+                spans.push(RecordSpan { offset, timestamp_ms, key, value, headers: (0, 0) });
             }
             offset = offset.checked_add(1).ok_or(DamagedSegment::Layout)?;
+        }
+        if with_headers {
+            let wanted = &mut spans[spans_before..];
+            let passed = i64::from(count) - wanted.len() as i64;
+            cursor.headers(count, passed, wanted)?;
         }
         if cursor.at != self.layout.len() {
             return Err(DamagedSegment::Layout);
@@ -206,10 +247,39 @@ impl Cursor<'_> {
         Err(DamagedSegment::Layout)
     }
 
+    /// Gives the records their headers; `wanted` are the last ones of the `count`, after those `passed`.
+    fn headers(
+        &mut self,
+        count: u32,
+        passed: i64,
+        wanted: &mut [RecordSpan],
+    ) -> Result<(), DamagedSegment> {
+        let mut next = 0_u64;
+        while self.at < self.layout.len() {
+            let record = self
+                .varint()?
+                .checked_add(next)
+                .filter(|record| *record < u64::from(count))
+                .ok_or(DamagedSegment::Layout)?;
+            next = record + 1;
+            let length = self.varint()?;
+            let span = self.span(length)?;
+            let place = usize::try_from(record as i64 - passed).ok();
+            if let Some(record) = place.and_then(|place| wanted.get_mut(place)) {
+                record.headers = span;
+            }
+        }
+        Ok(())
+    }
+
     fn part(&mut self) -> Result<Option<(u32, u32)>, DamagedSegment> {
         let Some(length) = self.varint()?.checked_sub(1) else {
             return Ok(None);
         };
+        self.span(length).map(Some)
+    }
+
+    fn span(&mut self, length: u64) -> Result<(u32, u32), DamagedSegment> {
         let from = self.payload_at;
         let to = from.checked_add(length).ok_or(DamagedSegment::Payload)?;
         if to > self.payload_end {
@@ -217,7 +287,7 @@ impl Cursor<'_> {
         }
         self.payload_at = to;
         let narrow = |at: u64| u32::try_from(at).map_err(|_| DamagedSegment::Payload);
-        Ok(Some((narrow(from)?, narrow(to)?)))
+        Ok((narrow(from)?, narrow(to)?))
     }
 }
 
@@ -246,13 +316,13 @@ mod tests {
 
     use super::*;
 
-    type Record = (Option<Vec<u8>>, Option<Vec<u8>>, i64);
+    type Record = (Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>, i64);
 
     fn build(base_offset: i64, records: &[Record]) -> SegmentBuilder {
         let mut builder = SegmentBuilder::default();
         builder.restart(base_offset);
-        for (key, value, timestamp_ms) in records {
-            builder.push(key.as_deref(), value.as_deref(), *timestamp_ms);
+        for (key, value, headers, timestamp_ms) in records {
+            builder.push(key.as_deref(), value.as_deref(), headers, *timestamp_ms);
         }
         builder.seal();
         builder
@@ -260,7 +330,57 @@ mod tests {
 
     fn records() -> impl Strategy<Value = Vec<Record>> {
         let bytes = || option::of(vec(any::<u8>(), 0..300));
-        vec((bytes(), bytes(), any::<i64>()), 0..20)
+        // Segments without any headers are made as well: they have the other version.
+        let headers = prop_oneof![
+            2 => vec(Just(Vec::new()), 20),
+            3 => vec(prop_oneof![Just(Vec::new()), vec(any::<u8>(), 1..200)], 20),
+        ];
+        (vec((bytes(), bytes(), any::<i64>()), 0..20), headers).prop_map(|(records, headers)| {
+            records
+                .into_iter()
+                .zip(headers)
+                .map(|((key, value, time), headers)| (key, value, headers, time))
+                .collect()
+        })
+    }
+
+    #[test]
+    fn segments_written_before_there_were_headers_are_read_and_written_alike() {
+        // Bytes as version 1 has always had them: two records, "k" = "v" at 5 ms and a tombstone of "k" at 7 ms.
+        let mut layout = vec![1, 0, 0, 0, 0];
+        layout.extend_from_slice(&9_i64.to_le_bytes());
+        layout.extend_from_slice(&2_u32.to_le_bytes());
+        layout.extend_from_slice(&[2, 2, 10, 2, 0, 4]);
+        let payload = b"kvk";
+        let sum = checksum(&layout[CHECKED_FROM..], payload);
+        layout[1..5].copy_from_slice(&sum.to_le_bytes());
+        let stored = StoredSegment { base_offset: 9, layout: &layout, payload };
+        let mut spans = Vec::new();
+        assert_eq!(stored.spans(0, 9, &mut spans), Ok(11));
+        let record = |offset, timestamp_ms, key, value| RecordSpan {
+            offset,
+            timestamp_ms,
+            key,
+            value,
+            headers: (0, 0),
+        };
+        let wanted = [record(9, 5, Some((0, 1)), Some((1, 2))), record(10, 7, Some((2, 3)), None)];
+        assert_eq!(spans, wanted);
+        let key = || Some(b"k".to_vec());
+        let built =
+            build(9, &[(key(), Some(b"v".to_vec()), Vec::new(), 5), (key(), None, Vec::new(), 7)]);
+        assert_eq!((built.layout(), built.payload()), (layout.as_slice(), payload.as_slice()));
+    }
+
+    #[test]
+    fn a_segment_of_a_newer_version_says_what_to_do() {
+        let built = build(0, &[]);
+        let mut layout = built.layout().to_vec();
+        layout[0] = 3;
+        let stored = StoredSegment { base_offset: 0, layout: &layout, payload: &[] };
+        let error = stored.spans(0, 0, &mut Vec::new()).expect_err("unknown");
+        assert_eq!(error, DamagedSegment::Version(3));
+        assert!(error.to_string().contains("start that version"), "{error}");
     }
 
     proptest! {
@@ -278,7 +398,13 @@ mod tests {
                 builder.payload()[from as usize - start..to as usize - start].to_vec()
             });
             let found: Vec<Record> = spans.iter()
-                .map(|span| (part(span.key), part(span.value), span.timestamp_ms))
+                .map(|span| (
+                    part(span.key),
+                    part(span.value),
+                    // A record without headers has an empty span anywhere.
+                    if span.headers.0 == span.headers.1 { Vec::new() } else { part(Some(span.headers)).unwrap_or_default() },
+                    span.timestamp_ms,
+                ))
                 .collect();
             let wanted = records.get(skip as usize..).unwrap_or_default();
             prop_assert_eq!(found.as_slice(), wanted);
@@ -298,9 +424,10 @@ mod tests {
         #[test]
         fn foreign_bytes_with_a_good_checksum_do_not_panic(
             body in vec(any::<u8>(), 0..200), count in 0_u32..50, base_offset in any::<i64>(),
+            version in VERSION..=VERSION_WITH_HEADERS,
             payload in vec(any::<u8>(), 0..200),
         ) {
-            let mut layout = vec![VERSION, 0, 0, 0, 0];
+            let mut layout = vec![version, 0, 0, 0, 0];
             layout.extend_from_slice(&base_offset.to_le_bytes());
             layout.extend_from_slice(&count.to_le_bytes());
             layout.extend_from_slice(&body);
@@ -310,6 +437,9 @@ mod tests {
             let stored = StoredSegment { base_offset, layout: &layout, payload: &payload };
             let _ = stored.spans(7, i64::MIN, &mut spans);
             for (from, to) in spans.iter().flat_map(|span| [span.key, span.value]).flatten() {
+                prop_assert!(7 <= from && from <= to && to as usize <= 7 + payload.len());
+            }
+            for (from, to) in spans.iter().map(|span| span.headers).filter(|span| *span != (0, 0)) {
                 prop_assert!(7 <= from && from <= to && to as usize <= 7 + payload.len());
             }
         }

@@ -150,7 +150,8 @@ impl EmbeddedWriter {
         };
         let key = part(&self.file, bytes, record.key.as_ref())?;
         let value = part(&self.file, bytes, record.value.as_ref())?;
-        let length = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        let headers = part(&self.file, bytes, Some(&record.headers))?.unwrap_or_default();
+        let length = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + headers.len();
         if length > RECORD_BYTES_MAX {
             return Err(unfit(&self.file, "a record is larger than 900 MB; leave its column out"));
         }
@@ -159,6 +160,9 @@ impl EmbeddedWriter {
             let Some(key) = key else {
                 return Err(unfit(&self.file, "a record of a compacted topic has no key"));
             };
+            if !headers.is_empty() {
+                return Err(unfit(&self.file, "a record of a compacted topic has headers"));
+            }
             topic.keyed.push(KeyedRecord {
                 key: key.to_vec(),
                 value: value.map(<[u8]>::to_vec),
@@ -177,7 +181,7 @@ impl EmbeddedWriter {
             topic.segment.restart(topic.next_offset);
         }
         let before = topic.segment.byte_length();
-        topic.segment.push(key, value, record.timestamp_ms);
+        topic.segment.push(key, value, headers, record.timestamp_ms);
         topic.next_offset += 1;
         self.gathered_bytes += topic.segment.byte_length() - before;
         Ok(())

@@ -7,6 +7,7 @@
 
 mod client;
 mod flush;
+mod headers;
 mod positions;
 mod reader;
 mod topics;

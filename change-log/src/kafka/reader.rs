@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::{
     client::{Isolation, LogConsumer, check_reachable, consumer, unavailable},
+    headers::add_headers,
     topics::partition_count,
 };
 use crate::{
@@ -178,7 +179,7 @@ impl KafkaReader {
                         .map(|(topic, _)| Arc::clone(topic));
                     match assigned {
                         Some(topic) => {
-                            add_message(&mut self.assigned, &mut self.gathered, topic, &message)
+                            add_message(&mut self.assigned, &mut self.gathered, topic, &message)?
                         }
                         None => Gathered::More,
                     }
@@ -414,14 +415,14 @@ fn add_message(
     gathered: &mut VecDeque<Consumed>,
     topic: Arc<str>,
     message: &BorrowedMessage<'_>,
-) -> Gathered {
+) -> Result<Gathered, LogError> {
     let (partition, offset) = (message.partition(), message.offset());
     let Some(state) = assigned.get_mut(&topic).and_then(|all| all.get_mut(&partition)) else {
-        return Gathered::More;
+        return Ok(Gathered::More);
     };
     // Left over from before the partition was moved.
     if offset < state.next_offset {
-        return Gathered::More;
+        return Ok(Gathered::More);
     }
     state.next_offset = offset + 1;
     state.position_counts = true;
@@ -447,10 +448,11 @@ fn add_message(
         };
         let (key, value) = (key.map(&mut span), value.map(&mut span));
         let timestamp_ms = message.timestamp().to_millis().unwrap_or(0);
-        batch.records.push(RecordSpan { offset, timestamp_ms, key, value });
+        let headers = add_headers(message, &mut batch.bytes)?;
+        batch.records.push(RecordSpan { offset, timestamp_ms, key, value, headers });
         batch.next_offset = offset + 1;
     }
-    if full { Gathered::Full } else { Gathered::More }
+    Ok(if full { Gathered::Full } else { Gathered::More })
 }
 
 fn is_of(batch: &Consumed, topic: &str, partition: i32) -> bool {

@@ -25,6 +25,7 @@ use super::{
         is_fenced, producer_config, unavailable,
     },
     flush::flush,
+    headers::to_kafka,
     positions::{PositionQuery, last_position},
     topics::{KafkaTopic, Topics},
 };
@@ -258,7 +259,12 @@ impl KafkaWriter {
         if key.is_none() && topic.cleanup == Cleanup::Compact {
             return Err(unfit(&topic.name, "a record of a compacted topic has no key"));
         }
-        if key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) > RECORD_BYTES_MAX - 1024 {
+        let headers = part(Some(&record.headers))?.unwrap_or_default();
+        if !headers.is_empty() && topic.cleanup == Cleanup::Compact {
+            return Err(unfit(&topic.name, "a record of a compacted topic has headers"));
+        }
+        let length = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + headers.len();
+        if length > RECORD_BYTES_MAX - 1024 {
             return Err(unfit(&topic.name, "a record is larger than 96 MB; leave its column out"));
         }
         let mut out = BaseRecord::to(&topic.name).timestamp(record_time(
@@ -268,6 +274,9 @@ impl KafkaWriter {
         ));
         out.key = key;
         out.payload = value;
+        if !headers.is_empty() {
+            out.headers = Some(to_kafka(headers).map_err(|error| AppendError::Log(error.into()))?);
+        }
         if topic.topic.partitions == 1 {
             out.partition = Some(0);
         }

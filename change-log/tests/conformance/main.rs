@@ -3,9 +3,11 @@
 #![allow(missing_docs)]
 
 mod embedded_only;
+mod foreign_headers;
 mod kafka_broker;
 mod kafka_only;
 mod kill;
+mod record_headers;
 mod suite;
 mod test_log;
 
@@ -26,6 +28,8 @@ macro_rules! conformance {
 conformance! {
     suite::records_of_a_topic_keep_their_order,
     suite::records_keep_key_value_and_time,
+    record_headers::headers_come_back_in_order,
+    record_headers::a_compacted_topic_takes_no_headers,
     suite::nothing_is_visible_before_the_commit,
     suite::uncommitted_records_of_a_dropped_writer_never_appear,
     suite::position_is_read_back_after_reopening,

@@ -7,7 +7,7 @@ use std::{
 
 use change_log::{
     Cleanup, Consumed, EncodedBatch, EncodedRecord, LogConfig, LogReader, LogWriter, TopicHandle,
-    TopicSpec, open_reader, open_writer,
+    TopicSpec, headers, open_reader, open_writer,
 };
 use tempfile::TempDir;
 
@@ -74,13 +74,29 @@ pub fn push(
     value: Option<&[u8]>,
     timestamp_ms: i64,
 ) {
+    push_with_headers(batch, topic, key, value, &[], timestamp_ms);
+}
+
+pub fn push_with_headers(
+    batch: &mut EncodedBatch,
+    topic: TopicHandle,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &[(&str, &[u8])],
+    timestamp_ms: i64,
+) {
     let mut part = |bytes: &[u8]| {
         let from = batch.bytes.len();
         batch.bytes.extend_from_slice(bytes);
         from..batch.bytes.len()
     };
     let (key, value) = (key.map(&mut part), value.map(&mut part));
-    batch.records.push(EncodedRecord { topic, key, value, timestamp_ms });
+    let from = batch.bytes.len();
+    for (name, value) in headers {
+        headers::write(&mut batch.bytes, name, value).expect("a short name");
+    }
+    let headers = from..batch.bytes.len();
+    batch.records.push(EncodedRecord { topic, key, value, headers, timestamp_ms });
 }
 
 /// Appends records whose values are the given numbers.

@@ -277,7 +277,7 @@ fn push(
     };
     let (key, value) = (range(key), range(value));
     let timestamp_ms = 1_700_000_000_000;
-    batch.records.push(EncodedRecord { topic, key, value, timestamp_ms });
+    batch.records.push(EncodedRecord { topic, key, value, headers: 0..0, timestamp_ms });
 }
 
 /// A sink that runs in the background.
