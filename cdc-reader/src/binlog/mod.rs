@@ -4,6 +4,7 @@ pub mod byte_reader;
 pub mod compressed;
 pub mod ddl;
 pub mod event;
+mod sql_tokens;
 pub mod stream;
 pub mod table_map;
 pub mod transaction;

@@ -47,11 +47,10 @@ impl Capture {
                     self.empty_table(table, header)?;
                 }
             }
-            Statement::CreateTable(table) => {
-                self.note_created(&table);
+            Statement::CreateTable(creation) => {
+                self.note_created(&creation.table);
                 // CREATE TABLE ... SELECT carries its rows in the same transaction (WL#13355).
-                let tail = query.sql.trim_end().to_ascii_uppercase();
-                if tail.ends_with("START TRANSACTION") {
+                if creation.with_rows {
                     return Ok(());
                 }
             }
@@ -60,7 +59,8 @@ impl Capture {
                     self.note_renamed(old, new);
                 }
             }
-            Statement::AlterTable(table) => self.keyless.reset(&full_name(&table)),
+            Statement::AlterTable(altered) => self.keyless.reset(&full_name(&altered.table)),
+            Statement::DropDatabase(_) => {}
             Statement::Commit => {}
             Statement::Other if in_transaction_only(&query.sql) => return Ok(()),
             Statement::Other => {}
