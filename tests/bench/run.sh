@@ -14,6 +14,7 @@
 # CPU and peak memory are the process's own (/proc/PID/stat, VmHWM), ends are seen in its metrics every 20 ms.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. tests/bench/servers.sh
 
 ROWS=1000000
 RUNS=3
@@ -31,13 +32,9 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-say() { echo "bench: $*" >&2; }
-fail() { say "$*"; exit 1; }
-
 if [ -z "$BINLAKE" ]; then
   cargo build --release --bin binlake
-  BINLAKE=$(cargo metadata --no-deps --format-version 1 |
-    sed -nE 's/.*"target_directory":"([^"]*)".*/\1/p')/release/binlake
+  BINLAKE=$(target_directory)/release/binlake
 fi
 [ -x "$BINLAKE" ] || fail "there is no program $BINLAKE"
 
@@ -55,35 +52,6 @@ clean_up() {
 trap clean_up EXIT
 
 # --- servers ---------------------------------------------------------------------------------------------------------
-
-free_port() {
-  local port
-  while port=$((20000 + RANDOM)); do
-    # Somebody answers there, or on the next one, which Kafka takes as well.
-    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null &&
-      ! (exec 3<>"/dev/tcp/127.0.0.1/$((port + 1))") 2>/dev/null; then
-      echo "$port"
-      return
-    fi
-  done
-}
-
-start_server() { # script, folder, port; its standard input is the named pipe in the folder
-  local script=deploy/local/$1 folder=$2 port=$3
-  bash "$script" install >/dev/null
-  mkdir -p "$folder"
-  mkfifo "$folder/stdin"
-  bash "$script" serve "$folder" "$port" <"$folder/stdin" >"$folder/said" 2>"$folder/complained" 7>&- 8>&- &
-}
-
-wait_ready() { # folder
-  local i
-  for i in $(seq 600); do
-    ! grep -q ready "$1/said" || return 0
-    sleep 0.2
-  done
-  fail "a server did not start: $(tail -n 3 "$1/complained")"
-}
 
 say "starting servers"
 MYSQL_PORT=$(free_port)
