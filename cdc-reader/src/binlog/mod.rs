@@ -3,6 +3,7 @@
 pub mod byte_reader;
 pub mod compressed;
 pub mod ddl;
+pub mod dump;
 pub mod event;
 mod sql_tokens;
 pub mod stream;

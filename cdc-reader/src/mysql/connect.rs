@@ -107,15 +107,18 @@ pub async fn reconnect(config: &SourceConfig) -> Result<Conn, ReaderError> {
     let place = format!("{}:{}", options.ip_or_hostname(), options.tcp_port());
     match tokio::time::timeout(CONNECT_TIMEOUT, Conn::new(options)).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) if is_transient(&error) => {
-            Err(ReaderError::Transient { place, reason: driver_text(&error) })
-        }
-        Ok(Err(error)) => {
-            let reason = connect_reason(&error, config);
-            Err(ReaderError::Connect { place, reason })
-        }
+        Ok(Err(error)) => Err(connect_error(&error, config)),
         Err(_) => Err(ReaderError::Transient { place, reason: "no answer to connecting".into() }),
     }
+}
+
+/// Sorts an error of connecting to a server that was there before.
+pub(crate) fn connect_error(error: &Error, config: &SourceConfig) -> ReaderError {
+    let place = place(config);
+    if is_transient(error) {
+        return ReaderError::Transient { place, reason: driver_text(error) };
+    }
+    ReaderError::Connect { place, reason: connect_reason(error, config) }
 }
 
 /// Asks a connection which server it is.

@@ -1,0 +1,6 @@
+//! The replication connection.
+
+mod failure;
+mod request;
+
+pub use request::DumpStart;
