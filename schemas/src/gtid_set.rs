@@ -42,7 +42,7 @@ impl GtidSet {
         match self.intervals.get_mut(origin) {
             // The usual case, without an allocation: the next number of a known origin.
             Some(list) => match list.last_mut() {
-                Some(last) if last.1 + 1 == number => last.1 = number,
+                Some(last) if last.1.checked_add(1) == Some(number) => last.1 = number,
                 _ => insert_interval(list, number, number),
             },
             None => {

@@ -34,7 +34,7 @@ pub fn parse_gtid(mut body: &[u8], anonymous: bool) -> Result<TransactionStart, 
     let mut start = TransactionStart { origin: None, number: 0, committed_at_us: 0 };
     if !anonymous {
         start.origin = Some(Origin { uuid: uuid_text(&uuid), tag: String::new() });
-        start.number = number;
+        start.number = transaction_number(number)?;
     }
     // Servers before 8.0.1 end here or after the logical clock.
     if body.len() >= 17 + 7 {
@@ -55,12 +55,24 @@ pub fn parse_tagged_gtid(mut body: &[u8]) -> Result<TransactionStart, Malformed>
     let uuid = take_array::<16>(&mut body)?;
     let number = take_le(&mut body, 8)?;
     let committed_at_us = take_le(&mut body, 8)? as i64;
+    let in_tag = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+    if !body.iter().all(in_tag) || body.first().is_some_and(u8::is_ascii_digit) {
+        return Err(Malformed("a GTID's tag has other characters than a-z, 0-9 and _"));
+    }
     let tag = String::from_utf8_lossy(body).into_owned();
     Ok(TransactionStart {
         origin: Some(Origin { uuid: uuid_text(&uuid), tag }),
-        number,
+        number: transaction_number(number)?,
         committed_at_us,
     })
+}
+
+/// MySQL counts transactions from 1 up to below 2^63 (`GNO_END`).
+fn transaction_number(number: u64) -> Result<u64, Malformed> {
+    if number == 0 || number >= i64::MAX as u64 {
+        return Err(Malformed("a GTID's number is not between 1 and 2^63 - 2"));
+    }
+    Ok(number)
 }
 
 /// A UUID's 16 bytes as 36 lower-case characters.

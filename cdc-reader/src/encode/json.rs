@@ -15,14 +15,34 @@ pub fn write_document(document: &[u8], out: &mut Vec<u8>) -> Result<(), Malforme
             out.extend_from_slice(b"null");
             Ok(())
         }
-        Some((&kind, value)) => write_value(kind, value, out, 0),
+        Some((&kind, value)) => write_value(kind, value, out, 0, &mut Unread(document.len())),
     }
 }
 
-fn write_value(kind: u8, value: &[u8], out: &mut Vec<u8>, depth: u32) -> Result<(), Malformed> {
+/// How many of the document's bytes may still be read. No two values of a document share bytes: without this limit a
+/// few damaged offsets could make a text of any length.
+struct Unread(usize);
+
+impl Unread {
+    fn read(&mut self, bytes: usize) -> Result<(), Malformed> {
+        self.0 = self
+            .0
+            .checked_sub(bytes)
+            .ok_or(Malformed("values of a JSON document lie over each other"))?;
+        Ok(())
+    }
+}
+
+fn write_value(
+    kind: u8,
+    value: &[u8],
+    out: &mut Vec<u8>,
+    depth: u32,
+    unread: &mut Unread,
+) -> Result<(), Malformed> {
     let mut input = value;
     match kind {
-        0..=3 => return write_container(kind, value, out, depth),
+        0..=3 => return write_container(kind, value, out, depth, unread),
         4 => out.extend_from_slice(match take_array::<1>(&mut input)?[0] {
             0 => b"null",
             1 => b"true",
@@ -38,14 +58,23 @@ fn write_value(kind: u8, value: &[u8], out: &mut Vec<u8>, depth: u32) -> Result<
             let number = u64::from_le_bytes(take_array(&mut input)?);
             out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
         }
-        11 => write_double(f64::from_le_bytes(take_array(&mut input)?), out),
+        11 => {
+            unread.read(8)?;
+            let number = f64::from_le_bytes(take_array(&mut input)?);
+            if !number.is_finite() {
+                return Err(Malformed("a number in JSON is not finite"));
+            }
+            write_double(number, out);
+        }
         12 => {
             let length = variable_length(&mut input)?;
+            unread.read(length)?;
             write_string(take(&mut input, length)?, out);
         }
         15 => {
             let [column_type] = take_array::<1>(&mut input)?;
             let length = variable_length(&mut input)?;
+            unread.read(length)?;
             write_opaque(column_type, take(&mut input, length)?, out)?;
         }
         _ => return Err(Malformed("a JSON value has an unknown type")),
@@ -54,7 +83,13 @@ fn write_value(kind: u8, value: &[u8], out: &mut Vec<u8>, depth: u32) -> Result<
 }
 
 /// 0 and 1: small and large object; 2 and 3: small and large array.
-fn write_container(kind: u8, body: &[u8], out: &mut Vec<u8>, depth: u32) -> Result<(), Malformed> {
+fn write_container(
+    kind: u8,
+    body: &[u8],
+    out: &mut Vec<u8>,
+    depth: u32,
+    unread: &mut Unread,
+) -> Result<(), Malformed> {
     const SHORT: Malformed = Malformed("a JSON container ends too early");
     if depth > DEPTH_MAX {
         return Err(Malformed("a JSON document is nested deeper than MySQL allows"));
@@ -65,9 +100,11 @@ fn write_container(kind: u8, body: &[u8], out: &mut Vec<u8>, depth: u32) -> Resu
     let count = number(0)? as usize;
     let key_entry = if object { width + 2 } else { 0 };
     let values_at = 2 * width + count.checked_mul(key_entry).ok_or(SHORT)?;
-    if body.len() < values_at.saturating_add(count.saturating_mul(1 + width)) {
+    let values_end = values_at.saturating_add(count.saturating_mul(1 + width));
+    if body.len() < values_end {
         return Err(SHORT);
     }
+    unread.read(values_end)?;
     out.push(if object { b'{' } else { b'[' });
     for i in 0..count {
         if i > 0 {
@@ -78,6 +115,7 @@ fn write_container(kind: u8, body: &[u8], out: &mut Vec<u8>, depth: u32) -> Resu
             let offset = number(entry)? as usize;
             let length =
                 body.get(entry + width..entry + width + 2).map(little_endian).ok_or(SHORT)?;
+            unread.read(length as usize)?;
             let end = offset.checked_add(length as usize).ok_or(SHORT)?;
             write_string(body.get(offset..end).ok_or(SHORT)?, out);
             out.push(b':');
@@ -86,7 +124,7 @@ fn write_container(kind: u8, body: &[u8], out: &mut Vec<u8>, depth: u32) -> Resu
         let value_kind = *body.get(entry).ok_or(SHORT)?;
         let inlined = matches!(value_kind, 4..=6) || large && matches!(value_kind, 7 | 8);
         let at = if inlined { entry + 1 } else { number(entry + 1)? as usize };
-        write_value(value_kind, body.get(at..).ok_or(SHORT)?, out, depth + 1)?;
+        write_value(value_kind, body.get(at..).ok_or(SHORT)?, out, depth + 1, unread)?;
     }
     out.push(if object { b'}' } else { b']' });
     Ok(())
@@ -187,6 +225,25 @@ mod tests {
         // {"a": [1]}: one key at 11, its value (a small array) at 12.
         let object = [0, 1, 0, 20, 0, 11, 0, 1, 0, 2, 12, 0, b'a', 1, 0, 7, 0, 5, 1, 0];
         assert_eq!(text(&object), r#"{"a":[1]}"#);
+    }
+
+    #[test]
+    fn values_that_lie_over_each_other_are_refused() {
+        // 20 arrays of 2 elements, both of which are the next array: 2^20 values from 205 bytes.
+        let mut document = vec![2];
+        for _ in 0..20 {
+            document.extend_from_slice(&[2, 0, 10, 0, 2, 10, 0, 2, 10, 0]);
+        }
+        document.extend_from_slice(&[0, 0, 4, 0]);
+        assert!(write_document(&document, &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_number_that_json_does_not_have_is_refused() {
+        for number in [f64::NAN, f64::INFINITY] {
+            let document = [&[11][..], &number.to_le_bytes()].concat();
+            assert!(write_document(&document, &mut Vec::new()).is_err());
+        }
     }
 
     proptest! {

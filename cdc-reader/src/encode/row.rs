@@ -5,7 +5,7 @@ use std::ops::Range;
 use schemas::avro_write::{write_bytes, write_long, write_unscaled};
 
 use super::{
-    charset::write_text,
+    charset::{Charset, write_text},
     decimal, json,
     plan::{ColumnPlan, EncodePlan},
     temporal,
@@ -106,7 +106,7 @@ fn encode_value(
             let document = take_sized(input, length_bytes)?;
             scratch.json.clear();
             json::write_document(document, &mut scratch.json)?;
-            write_bytes(out, &scratch.json);
+            scratch.invalid_texts += write_text(Charset::Utf8, &scratch.json, out);
         }
         WireType::Geometry { length_bytes, point } => {
             write_geometry(take_sized(input, length_bytes)?, point, out)?;

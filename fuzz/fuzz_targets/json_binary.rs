@@ -1,0 +1,18 @@
+//! A binary JSON document: its text is JSON, and not longer than such a document can be.
+#![no_main]
+
+use cdc_reader::encode::json::write_document;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|document: &[u8]| {
+    let mut text = Vec::new();
+    let written = write_document(document, &mut text);
+    // The longest text per byte: a double (9 bytes with its type) has up to 330 characters.
+    assert!(text.len() <= 64 + 64 * document.len(), "{} bytes of {}", text.len(), document.len());
+    if written.is_ok()
+        && let Ok(text) = str::from_utf8(&text)
+    {
+        // Only its syntax: a `Value` refuses numbers that its own types cannot hold.
+        serde_json::from_str::<serde::de::IgnoredAny>(text).expect("is JSON");
+    }
+});
