@@ -42,9 +42,12 @@ impl TableId {
         Some(Self::new(source, database, table))
     }
 
-    /// The folder below the lake's root: `source/database/table`.
+    /// The folder below the lake's root: `source/database/table`, with the characters that its topic has: the sink knows
+    /// the table by its topic.
     pub fn lake_path(&self) -> String {
-        format!("{}/{}/{}", self.source, self.database, self.table)
+        let [source, database, table] =
+            [&self.source, &self.database, &self.table].map(|part| sanitize_topic(part));
+        format!("{source}/{database}/{table}")
     }
 }
 
@@ -79,5 +82,12 @@ mod tests {
         let id = TableId::new("udon", "market", "orders");
         assert_eq!(TableId::from_topic(&id.topic()), Some(id));
         assert_eq!(TableId::from_topic("udon.__positions"), None);
+    }
+
+    #[test]
+    fn reader_and_sink_mean_the_same_folder_by_a_name_that_kafka_forbids() {
+        let id = TableId::new("udon", "market", "odd `name");
+        let known_to_the_sink = TableId::from_topic(&id.topic()).expect("a table's topic");
+        assert_eq!(id.lake_path(), known_to_the_sink.lake_path());
     }
 }
