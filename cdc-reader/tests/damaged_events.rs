@@ -7,7 +7,7 @@ use std::{
 
 use cdc_reader::{
     ReaderError, ReaderMetrics,
-    binlog::{event::kind, table_map},
+    binlog::{byte_reader::Malformed, event::kind, table_map},
     capture::{self, CaptureSetup},
     encode::{
         envelope::EnvelopeParts,
@@ -29,27 +29,59 @@ const JSON_MAP: &[u8] =
 
 #[test]
 fn bytes_in_json_that_are_no_text_are_replaced_and_counted() {
-    let map = table_map::parse(JSON_MAP).expect("a table map");
-    let plan =
-        EncodePlan::new(&map, "s", &[], AvroOptions { debezium_compat: false }).expect("a plan");
-    // One row: the string "a\x8d", a document of 4 bytes.
-    let body = [7, 0, 0, 0, 0, 0, 1, 0, 2, 0, 1, 0xff, 0, 4, 0, 0, 0, 12, 2, b'a', 0x8d];
+    // The string "a\x8d", a document of 4 bytes.
+    let encoded = encode_insert(JSON_MAP, 1, &[0, 4, 0, 0, 0, 12, 2, b'a', 0x8d]);
+    let (bytes, invalid_texts) = encoded.expect("encodes");
+    let text = "\"a\u{fffd}\"".as_bytes();
+    assert!(bytes.windows(text.len()).any(|window| window == text), "{bytes:?}");
+    assert_eq!(invalid_texts, 1);
+}
+
+#[test]
+fn an_srid_above_an_int_keeps_its_bits() {
+    // The same column as GEOMETRY, SRID 0xfffffffe, without coordinates.
+    let mut map = JSON_MAP.to_vec();
+    map[15] = 255;
+    let encoded = encode_insert(&map, 1, &[0, 4, 0, 0, 0, 0xfe, 0xff, 0xff, 0xff]);
+    let (bytes, _) = encoded.expect("encodes");
+    // An Avro record of no bytes, the second branch, and -2.
+    assert!(bytes.windows(3).any(|window| window == [0, 2, 3]), "{bytes:?}");
+}
+
+#[test]
+fn rows_of_a_table_without_columns_end() {
+    let map = [7, 0, 0, 0, 0, 0, 1, 0, 1, b'd', 0, 1, b't', 0, 0, 0];
+    assert_eq!(encode_insert(&map, 0, &[1, 2, 3]), Err(Malformed("its rows have no bytes")));
+}
+
+#[test]
+fn a_primary_key_whose_column_can_be_null_is_refused() {
+    // Without the check a NULL in it would leave the key of the row before.
+    let map = |nullable, key: &[u8]| {
+        let mut map = vec![7, 0, 0, 0, 0, 0, 1, 0, 1, b'd', 0, 1, b't', 0, 1, 3, 0, nullable];
+        map.extend_from_slice(&[4, 2, 1, b'i', 8, key.len() as u8]);
+        map.extend_from_slice(key);
+        table_map::parse(&map)
+    };
+    assert!(map(0, &[0]).is_ok());
+    assert!(map(1, &[0]).is_err());
+    assert!(map(0, &[0, 0]).is_err());
+}
+
+/// The batch's bytes and the count of invalid texts after the rows of an insert into a table of up to 8 columns.
+fn encode_insert(map: &[u8], columns: u8, rows: &[u8]) -> Result<(Vec<u8>, u64), Malformed> {
+    let map = table_map::parse(map).expect("a table map");
+    let options = AvroOptions { debezium_compat: false };
+    let plan = EncodePlan::new(&map, "s", &[], options).expect("a plan");
+    let mut body = vec![7, 0, 0, 0, 0, 0, 1, 0, 2, 0, columns];
+    body.extend_from_slice(&[0xff, 0][..usize::from(columns > 0)]);
+    body.extend_from_slice(rows);
     let (mut scratch, mut batch) = (RowScratch::default(), EncodedBatch::default());
     let mut parts = EnvelopeParts::default();
     let context = RowsContext { plan: &plan, topic: TopicHandle(0), timestamp_ms: 0, skip_rows: 0 };
-    encode_rows_event(
-        &context,
-        kind::WRITE_ROWS,
-        &body,
-        &mut parts,
-        &mut scratch,
-        &mut batch,
-        |_| {},
-    )
-    .expect("encodes");
-    let text = "\"a\u{fffd}\"".as_bytes();
-    assert!(batch.bytes.windows(text.len()).any(|window| window == text), "{:?}", batch.bytes);
-    assert_eq!(scratch.invalid_texts, 1);
+    let (kind, parts, scratch) = (kind::WRITE_ROWS, &mut parts, &mut scratch);
+    encode_rows_event(&context, kind, &body, parts, scratch, &mut batch, |_| {})?;
+    Ok((batch.bytes, scratch.invalid_texts))
 }
 
 #[test]

@@ -22,9 +22,14 @@ use tokio::{runtime::Runtime, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_time()
+        .build()
+        .expect("a runtime")
 });
-static METRICS: LazyLock<ReaderMetrics> = LazyLock::new(|| ReaderMetrics::new(&prometheus::Registry::new()));
+static METRICS: LazyLock<ReaderMetrics> =
+    LazyLock::new(|| ReaderMetrics::new(&prometheus::Registry::new()));
 
 /// Looks at what a log would keep.
 struct CheckingLog {

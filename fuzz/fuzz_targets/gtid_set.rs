@@ -22,7 +22,9 @@ fuzz_target!(|text: &str| {
         let _ = (set.count(), rest.count());
         for (origin, intervals) in set.iter() {
             for &(first, last) in intervals {
-                assert!(first <= last && set.contains(origin, first) && !rest.contains(origin, last));
+                assert!(
+                    first <= last && set.contains(origin, first) && !rest.contains(origin, last)
+                );
             }
         }
     }

@@ -21,7 +21,9 @@ const READ_BACK: usize = 4;
 
 fuzz_target!(|input: &[u8]| {
     let Some((length, rest)) = input.split_first_chunk::<2>() else { return };
-    let Some((map, rest)) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length))) else { return };
+    let Some((map, rest)) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length))) else {
+        return;
+    };
     let Some((&event_kind, body)) = rest.split_first() else { return };
     let Ok(map) = table_map::parse(map) else { return };
     let options = AvroOptions { debezium_compat: event_kind & 0x80 != 0 };
@@ -46,9 +48,14 @@ fuzz_target!(|input: &[u8]| {
     let mut keys = 0;
     let event_kind = event_kind & 0x7f;
     let encoded =
-        encode_rows_event(&context, event_kind, body, &mut parts, &mut scratch, &mut batch, |_| keys += 1);
+        encode_rows_event(&context, event_kind, body, &mut parts, &mut scratch, &mut batch, |_| {
+            keys += 1
+        });
     let Ok(rows) = encoded else {
-        assert!(batch.bytes.is_empty() && batch.records.is_empty(), "an error leaves the batch as it was");
+        assert!(
+            batch.bytes.is_empty() && batch.records.is_empty(),
+            "an error leaves the batch as it was"
+        );
         return;
     };
     assert!(batch.records.len() as u64 >= rows);
@@ -68,7 +75,8 @@ fn read_back(schema: &SchemaText, record: &[u8]) {
     // elsewhere, and here they only mean that this reader cannot help.
     let Ok(avro) = apache_avro::Schema::parse_str(&schema.text) else { return };
     let (_, mut datum) = read_framing(record).expect("framed");
-    let reader = apache_avro::reader::datum::GenericDatumReader::builder(&avro).build().expect("a reader");
+    let reader =
+        apache_avro::reader::datum::GenericDatumReader::builder(&avro).build().expect("a reader");
     reader.read_value(&mut datum).expect("reads back");
     assert!(datum.is_empty(), "{} bytes are left over", datum.len());
 }

@@ -10,7 +10,9 @@ fuzz_target!(|body: &[u8]| {
     let _ = table_map::table_name(body);
     let Ok(map) = table_map::parse(body) else { return };
     for debezium_compat in [false, true] {
-        let Ok(plan) = EncodePlan::new(&map, "s", &[], AvroOptions { debezium_compat }) else { continue };
+        let Ok(plan) = EncodePlan::new(&map, "s", &[], AvroOptions { debezium_compat }) else {
+            continue;
+        };
         let texts = plan.schemas.key.iter().chain([&plan.schemas.value]);
         for schema in texts {
             serde_json::from_str::<serde_json::Value>(&schema.text).expect("a schema is JSON");

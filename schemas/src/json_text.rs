@@ -1,6 +1,8 @@
 //! MySQL's JSON text (`{"a": 1e22, "b": [1, 2]}`) brought into the form that the binlog path writes: no spaces,
 //! numbers without an exponent, MySQL's escapes in Debezium's spelling (upper-case `\uXXXX`, `/` unescaped).
 
+use std::io::Write;
+
 /// Appends the compact form of `text`, a JSON text as MySQL prints it. Text that is not JSON is copied as it is.
 pub fn compact(text: &[u8], out: &mut Vec<u8>) {
     let mut at = 0;
@@ -27,11 +29,11 @@ pub fn compact(text: &[u8], out: &mut Vec<u8>) {
 /// Appends a double as `java.math.BigDecimal.toPlainString` of its shortest text would: no exponent, and at least
 /// one digit after the point.
 pub fn write_double(value: f64, out: &mut Vec<u8>) {
-    // Display never uses an exponent and prints the shortest digits that read back.
-    let text = format!("{value}");
-    out.extend_from_slice(text.as_bytes());
+    let start = out.len();
+    // Display never uses an exponent and prints the shortest digits that read back. Writing to a vector cannot fail.
+    let _ = write!(out, "{value}");
     // Debezium prints 1.0E7 and above through BigDecimal, which drops the ".0".
-    if !text.contains('.') && value.abs() < 1e7 {
+    if !out[start..].contains(&b'.') && value.abs() < 1e7 {
         out.extend_from_slice(b".0");
     }
 }

@@ -139,8 +139,13 @@ pub fn parse(mut body: &[u8]) -> Result<TableMap, Malformed> {
         }
         columns.push(column);
     }
-    if optional.primary_key.iter().any(|&index| index >= count) {
-        return Err(Malformed("its primary key names a column that is not there"));
+    for (i, &index) in optional.primary_key.iter().enumerate() {
+        if index >= count {
+            return Err(Malformed("its primary key names a column that is not there"));
+        }
+        if bit(nullable, index) || optional.primary_key[..i].contains(&index) {
+            return Err(Malformed("its primary key has a column twice or one that can be NULL"));
+        }
     }
     Ok(TableMap { table_id, database, table, columns, primary_key: optional.primary_key })
 }

@@ -24,6 +24,10 @@ pub struct RowScratch {
     pub zero_dates: u64,
     /// Texts with bytes that mean nothing in their character set.
     pub invalid_texts: u64,
+    /// `key_parts` of the row before an update.
+    pub(super) old_key_parts: Vec<Range<usize>>,
+    /// The row after an update that changes the key, on its way into a record of its own.
+    pub(super) moved: Vec<u8>,
     json: Vec<u8>,
 }
 
@@ -212,7 +216,8 @@ fn write_geometry(value: &[u8], point: bool, out: &mut Vec<u8>) -> Result<(), Ma
         out.push(0);
     } else {
         out.push(2);
-        write_long(out, srid.into());
+        // The schema's type is Java's int: numbers from 2^31 on keep their bits, as they do there.
+        write_long(out, (srid as i32).into());
     }
     Ok(())
 }

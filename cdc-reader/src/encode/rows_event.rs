@@ -99,7 +99,12 @@ fn rows(
         let mark = (batch.bytes.len(), batch.records.len());
         // One reservation per row: text may grow threefold when it is transcoded, then the vector grows by itself.
         batch.bytes.reserve(body.len().min(1 << 16) + parts.length() + 64);
+        let left = body.len();
         let change = encode_change(context, rows_kind, &mut body, parts, row, scratch, batch)?;
+        if body.len() == left {
+            // A table without columns: such rows would never end.
+            return Err(Malformed("its rows have no bytes"));
+        }
         for key in [change.key, change.old_key].into_iter().flatten() {
             on_key(&batch.bytes[key]);
         }
@@ -144,20 +149,20 @@ fn encode_change(
             batch.bytes.push(2);
             encode_row(plan, body, &mut batch.bytes, scratch)?;
             let after_branch = batch.bytes.len();
-            let old_parts = std::mem::take(&mut scratch.key_parts);
-            scratch.key_parts.resize(old_parts.len(), 0..0);
+            std::mem::swap(&mut scratch.old_key_parts, &mut scratch.key_parts);
+            scratch.key_parts.resize(scratch.old_key_parts.len(), 0..0);
             batch.bytes.push(2);
             encode_row(plan, body, &mut batch.bytes, scratch)?;
             let bytes = &batch.bytes;
-            let same = old_parts
+            let same = scratch
+                .old_key_parts
                 .iter()
                 .zip(&scratch.key_parts)
                 .all(|(old, new)| bytes[old.clone()] == bytes[new.clone()]);
             if !same {
-                let moved = KeyChange { value_start, after_branch, old_parts };
+                let moved = KeyChange { value_start, after_branch };
                 return Ok(split_key_change(context, moved, parts, row, scratch, batch));
             }
-            scratch.key_parts = old_parts;
         }
     }
     parts.write(&mut batch.bytes, row);
@@ -184,7 +189,6 @@ struct KeyChange {
     value_start: usize,
     /// Where the branch index of `after` stands.
     after_branch: usize,
-    old_parts: Vec<Range<usize>>,
 }
 
 /// An update that changes the key: delete with tombstone under the old key, insert under the new one.
@@ -198,20 +202,21 @@ fn split_key_change(
     batch: &mut EncodedBatch,
 ) -> Change {
     let plan = context.plan;
-    let after = batch.bytes.split_off(change.after_branch);
-    let after_row = &after[1..];
     let row_start = change.after_branch + 1;
+    scratch.moved.clear();
+    scratch.moved.extend_from_slice(&batch.bytes[row_start..]);
+    batch.bytes.truncate(change.after_branch);
     parts.set_op(b'd');
     batch.bytes.push(0);
     parts.write(&mut batch.bytes, row);
     let deleted = change.value_start..batch.bytes.len();
-    let old_key = write_key(plan, &change.old_parts, &mut batch.bytes);
+    let old_key = write_key(plan, &scratch.old_key_parts, &mut batch.bytes);
 
     let inserted_start = batch.bytes.len();
     batch.bytes.extend_from_slice(&plan.schemas.value.framing);
     batch.bytes.extend_from_slice(&[0, 2]);
     let moved_to = batch.bytes.len();
-    batch.bytes.extend_from_slice(after_row);
+    batch.bytes.extend_from_slice(&scratch.moved);
     parts.set_op(b'c');
     parts.write(&mut batch.bytes, row);
     let inserted = inserted_start..batch.bytes.len();
