@@ -103,17 +103,6 @@ write_configuration() { # log, run
     "$2" "$URL" "$log" >"$folder/binlake.toml"
 }
 
-metric() { # port, name: the sum over its labels, without a fraction
-  local line sum=0
-  exec 3<>"/dev/tcp/127.0.0.1/$1" || { echo 0; return; }
-  printf 'GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n' >&3
-  while IFS= read -r line <&3; do
-    case "$line" in "$2"*) sum=$((sum + ${line##* })) ;; esac
-  done
-  exec 3<&- 3>&-
-  echo "$sum"
-}
-
 # A service: measured from its start, over the moment when a metric has reached a value, to the end of its orderly stop:
 # what it had read by then is committed.
 measure_part() { # what, folder, part, metric, value

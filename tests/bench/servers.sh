@@ -34,6 +34,17 @@ wait_ready() { # folder
   fail "a server did not start: $(tail -n 3 "$1/complained")"
 }
 
+metric() { # port, name: the sum over its labels, without a fraction
+  local line sum=0
+  exec 3<>"/dev/tcp/127.0.0.1/$1" || { echo 0; return; }
+  printf 'GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n' >&3
+  while IFS= read -r line <&3; do
+    case "$line" in "$2"*) sum=$((sum + ${line##* })) ;; esac
+  done
+  exec 3<&- 3>&-
+  echo "$sum"
+}
+
 target_directory() {
   cargo metadata --no-deps --format-version 1 | sed -nE 's/.*"target_directory":"([^"]*)".*/\1/p'
 }
