@@ -13,6 +13,8 @@ pub enum Cleanup {
     Delete,
     /// The last record of each key is kept.
     Compact,
+    /// Records are removed by the configured retention alone: no sink reads them. One partition, for one order.
+    Expire,
 }
 
 /// A topic as it should be.
@@ -20,7 +22,7 @@ pub enum Cleanup {
 pub struct TopicSpec {
     /// The topic's name.
     pub name: String,
-    /// Its clean-up policy. Compacted topics have one partition.
+    /// Its clean-up policy.
     pub cleanup: Cleanup,
 }
 

@@ -127,7 +127,12 @@ pub fn open_topic(
         "SELECT id, compacted, next_offset FROM topic WHERE name = ?1",
         [&spec.name],
         |row| {
-            let cleanup = if row.get(1)? { Cleanup::Compact } else { Cleanup::Delete };
+            let cleanup = match (row.get(1)?, spec.cleanup) {
+                (true, _) => Cleanup::Compact,
+                // The file does not tell these two apart: it is the writer that removes old records.
+                (false, Cleanup::Expire) => Cleanup::Expire,
+                (false, _) => Cleanup::Delete,
+            };
             Ok(WrittenTopic {
                 id: row.get(0)?,
                 cleanup,

@@ -257,7 +257,13 @@ impl EmbeddedWriter {
     }
 
     fn remove_old_records(&mut self) -> rusqlite::Result<bool> {
-        let acknowledged = acknowledged_by_all(&acknowledged_file(&self.file))?;
+        let mut acknowledged = acknowledged_by_all(&acknowledged_file(&self.file))?;
+        for (name, handle) in &self.handles {
+            let topic = self.topics.get(handle.0 as usize);
+            if topic.is_some_and(|topic| topic.cleanup == Cleanup::Expire) {
+                acknowledged.insert(name.clone(), i64::MAX);
+            }
+        }
         let retention_ms = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
         let run = RetentionRun {
             appended_before_ms: now_ms().saturating_sub(retention_ms).saturating_add(1),
@@ -310,6 +316,10 @@ impl LogWriter for EmbeddedWriter {
                 spec.name, topic.cleanup, spec.cleanup
             );
             return Err(unfit(&self.file, reason));
+        }
+        if topic.cleanup == Cleanup::Expire {
+            // The clean-up of the opening did not know that its records may go.
+            self.retention_ran = None;
         }
         let handle = TopicHandle(u32::try_from(self.topics.len()).unwrap_or(u32::MAX));
         self.topics.push(topic);

@@ -95,7 +95,7 @@ impl Topics {
         let retention_ms = settings
             .get("retention.ms")
             .and_then(|value| value.parse().ok())
-            .filter(|&value| value >= 0 && spec.cleanup == Cleanup::Delete);
+            .filter(|&value| value >= 0 && spec.cleanup != Cleanup::Compact);
         Ok(KafkaTopic { partitions, retention_ms })
     }
 
@@ -104,9 +104,13 @@ impl Topics {
         let record_bytes = RECORD_BYTES_MAX.to_string();
         let replication = TopicReplication::Fixed(self.defaults.replication);
         let topic = match spec.cleanup {
-            Cleanup::Delete => NewTopic::new(&spec.name, self.defaults.partitions, replication)
-                .set("cleanup.policy", "delete")
-                .set("retention.ms", &retention_ms),
+            Cleanup::Delete | Cleanup::Expire => {
+                let partitions =
+                    if spec.cleanup == Cleanup::Expire { 1 } else { self.defaults.partitions };
+                NewTopic::new(&spec.name, partitions, replication)
+                    .set("cleanup.policy", "delete")
+                    .set("retention.ms", &retention_ms)
+            }
             // Small segments: Kafka compacts closed ones only, and the positions are many.
             Cleanup::Compact => NewTopic::new(&spec.name, 1, replication)
                 .set("cleanup.policy", "compact")
@@ -191,11 +195,11 @@ fn check_fit(spec: &TopicSpec, partitions: i32, policy: &str) -> Result<(), LogE
                 "it must have one partition and has {partitions}; delete it or rename the source"
             )
         }
-        Cleanup::Delete if compacts => format!(
+        Cleanup::Delete | Cleanup::Expire if compacts => format!(
             "compaction would remove changes: it must have cleanup.policy=delete and has {policy}; \
              change it with kafka-configs"
         ),
-        Cleanup::Compact | Cleanup::Delete => return Ok(()),
+        Cleanup::Compact | Cleanup::Delete | Cleanup::Expire => return Ok(()),
     };
     Err(LogError::Unfit { place: format!("topic {}", spec.name), reason })
 }

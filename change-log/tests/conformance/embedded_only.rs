@@ -2,7 +2,10 @@
 
 use std::{fs, thread, time::Duration};
 
-use change_log::{EncodedBatch, LogConfig, LogError, LogReader, open_reader, open_writer};
+use change_log::{
+    Cleanup, EncodedBatch, LogConfig, LogError, LogReader, TopicHandle, TopicSpec, open_reader,
+    open_writer,
+};
 
 use crate::test_log::{
     PATIENCE, TestLog, all_numbers, append_numbers, data_topic, embedded, next_records, push,
@@ -66,6 +69,31 @@ fn retention_waits_for_every_group_and_then_names_the_gone_offset() {
     reader.acknowledge("slow", &topic, 0, 0).expect("acknowledge");
     log.writer();
     assert_eq!(reader.bounds(&topic, 0).expect("bounds"), (30, 31));
+}
+
+#[test]
+fn a_topic_that_no_sink_reads_keeps_its_records_for_the_retention_only() {
+    let log = without_retention("expire");
+    let topic = log.topic("t");
+    let expire = || TopicSpec { name: topic.clone(), cleanup: Cleanup::Expire };
+    let mut writer = log.writer();
+    let handle = writer.topic(&expire()).expect("a topic");
+    append_numbers(&mut *writer, handle, 0..10);
+    writer.commit(b"p").expect("commit");
+    let mut writer = log.writer();
+    // Opening the log does not know the topic yet; its writer's next clean-up does.
+    assert_eq!(writer.topic(&expire()).expect("the same topic"), TopicHandle(1));
+    writer.commit(b"q").expect("commit");
+    let mut reader = log.reader();
+    assert_eq!(reader.bounds(&topic, 0).expect("bounds"), (10, 10));
+
+    let kept = embedded("expire-later");
+    let mut writer = kept.writer();
+    let handle = writer.topic(&expire()).expect("a topic");
+    append_numbers(&mut *writer, handle, 0..10);
+    writer.commit(b"p").expect("commit");
+    writer.commit(b"q").expect("commit");
+    assert_eq!(all_numbers(&kept, &topic), (0..10).collect::<Vec<_>>());
 }
 
 #[test]
