@@ -113,7 +113,7 @@ impl Gatherer {
             for source in sources {
                 let position = log_view::position(reader, &source)?;
                 for topic in reader.topics(&format!("{source}."))? {
-                    if topic.name.starts_with(&format!("{source}.__")) {
+                    if TableId::from_topic(&topic.name).is_none() {
                         continue;
                     }
                     let mut ends = Vec::new();

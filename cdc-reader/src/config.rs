@@ -39,6 +39,18 @@ pub struct SourceConfig {
     /// the lake's freshness of seconds and gives the log large transactions.
     #[serde(default = "commit_interval_ms")]
     pub commit_interval_ms: u64,
+    /// Whether every record carries Debezium's headers `__debezium.context.*`: about 170 bytes each. Debezium 3.6
+    /// writes them unless told not to.
+    #[serde(default)]
+    pub context_headers: bool,
+    /// Debezium's `provide.transaction.metadata`: the topic `<name>.transaction`, and `transaction` in every envelope
+    /// of the stream.
+    #[serde(default)]
+    pub transaction_metadata: bool,
+    /// Debezium's `heartbeat.interval.ms`: how often a record goes into the topic `__debezium-heartbeat.<name>`;
+    /// 0 for never.
+    #[serde(default)]
+    pub heartbeat_interval_ms: u64,
 }
 
 fn all_tables() -> Vec<String> {

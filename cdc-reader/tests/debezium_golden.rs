@@ -14,13 +14,14 @@ use cdc_reader::{
         rows_event::{RowsContext, encode_rows_event},
     },
 };
-use change_log::{EncodedBatch, TopicHandle};
+use change_log::{EncodedBatch, TopicHandle, headers};
 use schemas::{avro_schema::AvroOptions, avro_write::write_long, wire_format::read_framing};
 use serde_json::Value;
 
 const CLOCK_US: i64 = 1_795_370_627_697_625;
 
 struct Record {
+    headers: Vec<(String, Vec<u8>)>,
     key: Vec<u8>,
     value: Option<Vec<u8>>,
 }
@@ -39,6 +40,7 @@ fn records_of_a_binlog_slice_are_debeziums_bytes() {
     }
     for (i, (ours, theirs)) in actual.iter().zip(&expected).enumerate() {
         assert_eq!(ours.key, theirs.key, "key of record {i}");
+        assert_eq!(ours.headers, theirs.headers, "headers of record {i}");
         match (&ours.value, &theirs.value) {
             (None, None) => {}
             (Some(ours), Some(theirs)) => {
@@ -56,6 +58,12 @@ fn encoded() -> Vec<Record> {
     let mut batch = EncodedBatch::default();
     let (mut plan, mut start, mut thread) = (None, TransactionStart::default(), 0);
     let (mut parts, mut scratch) = (EnvelopeParts::default(), RowScratch::default());
+    let mut context_headers = Vec::new();
+    for (name, value) in
+        golden()[0].headers.iter().filter(|(name, _)| name.starts_with("__debezium.context."))
+    {
+        headers::write(&mut context_headers, name, value).expect("a short name");
+    }
     let mut at = 4;
     while at < file.len() {
         let header = EventHeader::parse(&file[at..]).expect("a header");
@@ -91,6 +99,7 @@ fn encoded() -> Vec<Record> {
                     topic: TopicHandle(0),
                     timestamp_ms: 0,
                     skip_rows: 0,
+                    headers: &context_headers,
                 };
                 encode_rows_event(
                     &context,
@@ -116,6 +125,10 @@ fn encoded() -> Vec<Record> {
         .map(|record| Record {
             key: datum(record.key.as_ref().expect("has a key")),
             value: record.value.as_ref().map(datum),
+            headers: headers::iter(&batch.bytes[record.headers.clone()])
+                .map(|header| header.expect("whole"))
+                .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.to_vec()))
+                .collect(),
         })
         .collect()
 }
@@ -125,15 +138,22 @@ fn golden() -> Vec<Record> {
         .lines()
         .map(|line| {
             let record: Value = serde_json::from_str(line).expect("JSON");
-            let bytes = |name: &str| {
-                let hex = record[name].as_str()?;
-                let framed: Vec<u8> = (0..hex.len())
+            let unhex = |hex: &str| -> Vec<u8> {
+                (0..hex.len())
                     .step_by(2)
                     .map(|i| u8::from_str_radix(&hex[i..i + 2], 16).expect("hex"))
-                    .collect();
+                    .collect()
+            };
+            let bytes = |name: &str| {
+                let framed = unhex(record[name].as_str()?);
                 Some(read_framing(&framed).expect("framed").1.to_vec())
             };
-            Record { key: bytes("key_hex").expect("has a key"), value: bytes("value_hex") }
+            let headers = record["headers"].as_array().expect("headers").iter().map(|header| {
+                let text = |i: usize| header[i].as_str().expect("text");
+                (text(0).to_owned(), unhex(text(1)))
+            });
+            let headers = headers.collect();
+            Record { headers, key: bytes("key_hex").expect("has a key"), value: bytes("value_hex") }
         })
         .collect()
 }

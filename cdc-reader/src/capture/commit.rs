@@ -66,7 +66,7 @@ impl Capture {
         self.position.place = self.boundary.clone();
         // A transaction that is being read again keeps what the position says of it until its rows pass that point.
         if let Some(transaction) = &self.transaction
-            && transaction.rows_seen > 0
+            && (transaction.rows_seen > 0 || transaction.metadata.is_some())
         {
             let rows_done = transaction.rows_seen.max(transaction.rows_to_skip_at_start);
             self.position.open_transaction =

@@ -2,7 +2,7 @@
 
 use schemas::{position::BinlogPlace, table_id::TableId};
 
-use super::{Capture, tables::MappedTable};
+use super::{Capture, metadata::OpenMetadata, tables::MappedTable};
 use crate::{
     binlog::{
         byte_reader::{Malformed, take_le},
@@ -31,6 +31,10 @@ pub(super) struct Transaction {
     /// How many rows at its start are in the log already.
     pub(super) rows_to_skip_at_start: u64,
     pub(super) touched: Vec<usize>,
+    /// Whether a part of it is in the log.
+    pub(super) partly_logged: bool,
+    /// `None` until it has begun for the readers of transaction metadata.
+    pub(super) metadata: Option<OpenMetadata>,
 }
 
 /// Where an event of the transaction stands.
@@ -177,11 +181,14 @@ impl Capture {
             rows_seen: 0,
             rows_to_skip_at_start: 0,
             touched: Vec::new(),
+            partly_logged: false,
+            metadata: None,
         };
         if let Some(open) = &self.position.open_transaction
             && transaction.id() == open.id
         {
             transaction.rows_to_skip_at_start = open.rows_done;
+            transaction.partly_logged = true;
         }
         self.transaction = Some(transaction);
         Ok(())
@@ -189,6 +196,7 @@ impl Capture {
 
     pub(super) fn end_transaction(&mut self) -> Result<(), ReaderError> {
         let Some(transaction) = self.transaction.take() else { return Ok(()) };
+        self.end_metadata(&transaction);
         if let Some(origin) = &transaction.start.origin {
             self.consumed.insert(origin, transaction.start.number);
         }
@@ -229,6 +237,7 @@ impl Capture {
         if self.transaction.is_none() {
             self.begin(TransactionStart::default(), header)?;
         }
+        self.begin_metadata(began_at);
         let Some(transaction) = &mut self.transaction else { return Ok(()) };
         if transaction.xa {
             self.stop_table(
@@ -245,11 +254,15 @@ impl Capture {
             EventPlace { file: &self.place.file, offset: began_at, server_id: header.server_id };
         let block = transaction.source_block(&plan.schemas.schema.id, event);
         self.parts.fill(&block, self.now_us);
+        if let Some(metadata) = &transaction.metadata {
+            metadata.before_event(index, &mut self.parts);
+        }
         let context = RowsContext {
             plan: &plan,
             topic,
             timestamp_ms: transaction.start.committed_at_us / 1000,
             skip_rows: transaction.rows_to_skip_at_start.saturating_sub(transaction.rows_seen),
+            headers: &self.metadata.headers,
         };
         let held = self.keyless.batch(&name);
         let mut window = self.windows.of(&name);
@@ -271,6 +284,9 @@ impl Capture {
         match encoded {
             Ok(rows) => {
                 transaction.rows_seen += rows;
+                if let Some(metadata) = &mut transaction.metadata {
+                    metadata.after_event(index, &self.parts);
+                }
                 self.metrics.rows.inc_by(rows);
                 self.count_policies();
                 self.windows.recount();

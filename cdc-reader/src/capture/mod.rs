@@ -9,6 +9,7 @@
 mod commit;
 mod events;
 mod keyless;
+mod metadata;
 mod snapshot_rows;
 mod statements;
 mod tables;
@@ -29,7 +30,8 @@ use schemas::{
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use self::{events::Transaction, keyless::KeylessTables, tables::Tables};
+pub use self::metadata::DebeziumOptions;
+use self::{events::Transaction, keyless::KeylessTables, metadata::Metadata, tables::Tables};
 use crate::{
     binlog::{
         byte_reader::{little_endian, take},
@@ -52,6 +54,8 @@ pub struct CaptureSetup {
     pub source: String,
     /// How the schemas are made.
     pub options: AvroOptions,
+    /// Which of Debezium's additions are written.
+    pub debezium: DebeziumOptions,
     /// The longest time between commits that have records.
     pub commit_interval: Duration,
     /// Which tables are captured.
@@ -87,6 +91,7 @@ struct Capture {
     boundary: BinlogPlace,
     transaction: Option<Transaction>,
     tables: Tables,
+    metadata: Metadata,
     windows: Windows,
     window_requests: Vec<WindowRequest>,
     keyless: KeylessTables,
@@ -129,6 +134,7 @@ pub fn run(
             Next::Stop => return capture.finish(),
         }
         capture.emit_ready_chunks()?;
+        capture.heartbeat_if_due();
         capture.commit_if_due()?;
     }
 }
@@ -152,6 +158,7 @@ impl Capture {
         }
         let mut capture = Self {
             tables: Tables::new(setup.source.clone(), setup.options, setup.catalog),
+            metadata: Metadata::default(),
             source: setup.source,
             commit_interval: setup.commit_interval,
             filter: setup.filter,
@@ -177,6 +184,14 @@ impl Capture {
             last_commit: now,
         };
         capture.read_clock();
+        capture.metadata = Metadata::open(
+            &setup.debezium,
+            &capture.source,
+            capture.now_us,
+            &mut capture.tables,
+            capture.writer.as_mut(),
+            &mut capture.batch,
+        )?;
         capture.metrics.stopped_tables.set(capture.position.stopped.len() as i64);
         // The position is in the log before anything is read: a restart goes on from here, not from a later place.
         capture.commit()?;

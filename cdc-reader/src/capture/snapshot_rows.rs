@@ -77,8 +77,19 @@ impl Capture {
             self.now_us,
         );
         self.parts.set_op(b'r');
+        let mut headers = None;
         for (key, row) in &chunk.rows {
             let bytes = &mut self.batch.bytes;
+            if bytes.is_empty() {
+                // What was there is in the log.
+                headers = None;
+            }
+            // All records of a batch point at the same headers.
+            let headers = headers.get_or_insert_with(|| {
+                let start = bytes.len();
+                bytes.extend_from_slice(&self.metadata.headers);
+                start..bytes.len()
+            });
             let start = bytes.len();
             bytes.extend_from_slice(&target.schemas.value.framing);
             bytes.extend_from_slice(&[0, 2]);
@@ -95,7 +106,7 @@ impl Capture {
                 topic: target.topic,
                 key,
                 value: Some(value),
-                headers: 0..0,
+                headers: headers.clone(),
                 timestamp_ms: self.now_us / 1000,
             });
             self.append_if_full()?;

@@ -26,7 +26,10 @@ impl Capture {
         }
         let statement = classify(&query.sql, &query.database);
         match statement {
-            Statement::Begin => return Ok(()),
+            Statement::Begin => {
+                self.begin_metadata(self.place.offset.saturating_sub(u64::from(header.size)));
+                return Ok(());
+            }
             Statement::XaStart => {
                 if let Some(transaction) = &mut self.transaction {
                     transaction.xa = true;
@@ -113,6 +116,8 @@ impl Capture {
         let block = transaction.source_block(&target.schemas.schema.id, event);
         self.parts.fill(&block, self.now_us);
         self.parts.set_op(b't');
+        let headers_start = self.batch.bytes.len();
+        self.batch.bytes.extend_from_slice(&self.metadata.headers);
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(&target.schemas.value.framing);
         self.batch.bytes.extend_from_slice(&[0, 0]);
@@ -121,7 +126,7 @@ impl Capture {
             topic: target.topic,
             key: None,
             value: Some(start..self.batch.bytes.len()),
-            headers: 0..0,
+            headers: headers_start..start,
             timestamp_ms: transaction.start.committed_at_us / 1000,
         });
         Ok(())

@@ -209,12 +209,18 @@ impl Tables {
         writer: &mut dyn LogWriter,
         batch: &mut EncodedBatch,
     ) -> Result<(), ReaderError> {
-        let texts: Vec<&SchemaText> = schemas
-            .key
-            .iter()
-            .chain([&schemas.value])
-            .filter(|text| self.published.insert(text.fingerprint))
-            .collect();
+        self.publish_texts(schemas.key.iter().chain([&schemas.value]), writer, batch)
+    }
+
+    /// The same for schemas that belong to no table.
+    pub(super) fn publish_texts<'a>(
+        &mut self,
+        texts: impl IntoIterator<Item = &'a SchemaText>,
+        writer: &mut dyn LogWriter,
+        batch: &mut EncodedBatch,
+    ) -> Result<(), ReaderError> {
+        let texts: Vec<&SchemaText> =
+            texts.into_iter().filter(|text| self.published.insert(text.fingerprint)).collect();
         if texts.is_empty() {
             return Ok(());
         }

@@ -35,6 +35,20 @@ pub struct EnvelopeParts {
     before_row: Vec<u8>,
     after_row: Vec<u8>,
     op_at: usize,
+    /// Where `transaction` stands in `after_row`: one byte, null.
+    transaction_at: usize,
+    /// `None`: `transaction` is null.
+    order: Option<TransactionOrder>,
+    transaction_id: Vec<u8>,
+}
+
+/// How many records of the transaction have been written: of all tables, and of the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransactionOrder {
+    /// `total_order` of the last record.
+    pub total: i64,
+    /// `data_collection_order` of the last record.
+    pub data_collection: i64,
 }
 
 /// The version that our records carry in `source.version`.
@@ -79,6 +93,8 @@ impl EnvelopeParts {
         }
         // query and transaction are null.
         out.extend_from_slice(&[0, 0]);
+        self.transaction_at = out.len() - 1;
+        self.order = None;
         self.op_at = out.len() + 1;
         write_bytes(out, b"c");
         for now in [now_us.div_euclid(1000), now_us, now_us.saturating_mul(1000)] {
@@ -94,16 +110,46 @@ impl EnvelopeParts {
         }
     }
 
+    /// Gives the envelopes that follow, until the next `fill`, a `transaction` that goes on counting after `order`.
+    pub fn set_transaction(&mut self, id: &str, order: TransactionOrder) {
+        self.transaction_id.clear();
+        write_bytes(&mut self.transaction_id, id.as_bytes());
+        self.order = Some(order);
+    }
+
+    /// How far `transaction` has counted; `None` when it is null.
+    pub fn order(&self) -> Option<TransactionOrder> {
+        self.order
+    }
+
     /// Appends `source`, `transaction`, `op` and the time stamps.
     #[inline(always)]
-    pub fn write(&self, out: &mut Vec<u8>, row: i64) {
+    pub fn write(&mut self, out: &mut Vec<u8>, row: i64) {
         out.extend_from_slice(&self.before_row);
         write_long(out, row);
-        out.extend_from_slice(&self.after_row);
+        if self.order.is_some() {
+            self.write_after_row_with_transaction(out);
+        } else {
+            out.extend_from_slice(&self.after_row);
+        }
+    }
+
+    fn write_after_row_with_transaction(&mut self, out: &mut Vec<u8>) {
+        let order = self.order.get_or_insert_default();
+        order.total += 1;
+        order.data_collection += 1;
+        let (before, after) = self.after_row.split_at(self.transaction_at);
+        out.extend_from_slice(before);
+        out.push(2);
+        out.extend_from_slice(&self.transaction_id);
+        write_long(out, order.total);
+        write_long(out, order.data_collection);
+        out.extend_from_slice(&after[1..]);
     }
 
     /// About how many bytes `write` appends.
     pub fn length(&self) -> usize {
-        self.before_row.len() + self.after_row.len() + 10
+        let transaction = if self.order.is_some() { self.transaction_id.len() + 20 } else { 0 };
+        self.before_row.len() + self.after_row.len() + transaction + 10
     }
 }

@@ -190,7 +190,8 @@ fn variable_length(input: &mut &[u8]) -> Result<usize, Malformed> {
     Err(Malformed("a length in JSON has over five bytes"))
 }
 
-fn base64(bytes: &[u8]) -> String {
+/// Base64 with padding.
+pub fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {

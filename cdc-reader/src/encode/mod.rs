@@ -4,6 +4,8 @@ pub mod charset;
 pub mod decimal;
 pub mod envelope;
 pub mod json;
+pub mod key_header;
+pub mod metadata;
 pub mod plan;
 pub mod row;
 pub mod rows_event;

@@ -11,7 +11,10 @@ use schemas::{
     wire_format::{SchemaReference, fingerprint, write_framing},
 };
 
-use super::charset::{Charset, decode, of_collation};
+use super::{
+    charset::{Charset, decode, of_collation},
+    key_header::KeyText,
+};
 use crate::binlog::table_map::{TableMap, WireColumn, WireType};
 
 /// The collation number of `binary`.
@@ -29,7 +32,8 @@ pub struct SchemaText {
 }
 
 impl SchemaText {
-    fn new(text: String) -> Self {
+    /// Names the schema by its fingerprint.
+    pub fn new(text: String) -> Self {
         let fingerprint = fingerprint(&text);
         let mut framing = Vec::new();
         write_framing(&mut framing, SchemaReference::Fingerprint(fingerprint));
@@ -81,6 +85,7 @@ pub struct EncodePlan {
     /// The table's schemas.
     pub schemas: TableSchemas,
     pub(super) columns: Vec<ColumnPlan>,
+    pub(super) key_text: KeyText,
 }
 
 impl EncodePlan {
@@ -117,7 +122,9 @@ impl EncodePlan {
             .enumerate()
             .map(|(i, column)| column_plan(&schema, i, column, options))
             .collect();
-        Ok(Self { schemas: TableSchemas::new(schema, options), columns })
+        let schemas = TableSchemas::new(schema, options);
+        let key_text = schemas.key.as_ref().map(|key| KeyText::new(&key.text)).unwrap_or_default();
+        Ok(Self { schemas, columns, key_text })
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use change_log::{EncodedBatch, EncodedRecord, TopicHandle};
+use change_log::{EncodedBatch, EncodedRecord, TopicHandle, headers};
 
 use super::{
     envelope::EnvelopeParts,
+    key_header::{NEW_KEY, OLD_KEY},
     plan::EncodePlan,
     row::{RowScratch, encode_row},
 };
@@ -25,6 +26,8 @@ pub struct RowsContext<'a> {
     pub timestamp_ms: i64,
     /// How many rows at the front are in the log already and are passed over.
     pub skip_rows: u64,
+    /// The headers that every record carries, encoded; empty for none.
+    pub headers: &'a [u8],
 }
 
 /// What a rows event is.
@@ -94,13 +97,16 @@ fn rows(
         RowsKind::Update => b'u',
         RowsKind::Delete => b'd',
     });
+    // Written once: all records of the event point at them.
+    let headers = push_headers(&mut batch.bytes, context.headers);
     let mut row = 0;
     while !body.is_empty() {
         let mark = (batch.bytes.len(), batch.records.len());
         // One reservation per row: text may grow threefold when it is transcoded, then the vector grows by itself.
         batch.bytes.reserve(body.len().min(1 << 16) + parts.length() + 64);
         let left = body.len();
-        let change = encode_change(context, rows_kind, &mut body, parts, row, scratch, batch)?;
+        let change =
+            encode_change(context, rows_kind, &mut body, parts, row, &headers, scratch, batch)?;
         if body.len() == left {
             // A table without columns: such rows would never end.
             return Err(Malformed("its rows have no bytes"));
@@ -117,6 +123,15 @@ fn rows(
     Ok(row as u64)
 }
 
+fn push_headers(bytes: &mut Vec<u8>, headers: &[u8]) -> Range<usize> {
+    if headers.is_empty() {
+        return 0..0;
+    }
+    let start = bytes.len();
+    bytes.extend_from_slice(headers);
+    start..bytes.len()
+}
+
 /// Where the key data of a change lie in the batch.
 struct Change {
     key: Option<Range<usize>>,
@@ -129,6 +144,7 @@ fn encode_change(
     body: &mut &[u8],
     parts: &mut EnvelopeParts,
     row: i64,
+    headers: &Range<usize>,
     scratch: &mut RowScratch,
     batch: &mut EncodedBatch,
 ) -> Result<Change, Malformed> {
@@ -161,7 +177,7 @@ fn encode_change(
                 .all(|(old, new)| bytes[old.clone()] == bytes[new.clone()]);
             if !same {
                 let moved = KeyChange { value_start, after_branch };
-                return Ok(split_key_change(context, moved, parts, row, scratch, batch));
+                return split_key_change(context, moved, parts, row, scratch, batch);
             }
         }
     }
@@ -172,7 +188,7 @@ fn encode_change(
         topic: context.topic,
         key: key.as_ref().map(|key| key.framed.clone()),
         value: Some(value),
-        headers: 0..0,
+        headers: headers.clone(),
         timestamp_ms: context.timestamp_ms,
     };
     let tombstone = rows_kind == RowsKind::Delete && record.key.is_some();
@@ -200,7 +216,7 @@ fn split_key_change(
     row: i64,
     scratch: &mut RowScratch,
     batch: &mut EncodedBatch,
-) -> Change {
+) -> Result<Change, Malformed> {
     let plan = context.plan;
     let row_start = change.after_branch + 1;
     scratch.moved.clear();
@@ -226,19 +242,38 @@ fn split_key_change(
     let key = write_key(plan, &scratch.key_parts, &mut batch.bytes);
     parts.set_op(b'u');
 
-    let record = |key: &Option<Key>, value| EncodedRecord {
+    let old_headers = key_change_headers(context, NEW_KEY, &key, &mut batch.bytes)?;
+    let new_headers = key_change_headers(context, OLD_KEY, &old_key, &mut batch.bytes)?;
+    let record = |key: &Option<Key>, value, headers: &Range<usize>| EncodedRecord {
         topic: context.topic,
         key: key.as_ref().map(|key| key.framed.clone()),
         value,
-        headers: 0..0,
+        headers: headers.clone(),
         timestamp_ms: context.timestamp_ms,
     };
-    batch.records.push(record(&old_key, Some(deleted)));
+    batch.records.push(record(&old_key, Some(deleted), &old_headers));
     if old_key.is_some() {
-        batch.records.push(record(&old_key, None));
+        batch.records.push(record(&old_key, None, &old_headers));
     }
-    batch.records.push(record(&key, Some(inserted)));
-    Change { key: key.map(|key| key.datum), old_key: old_key.map(|key| key.datum) }
+    batch.records.push(record(&key, Some(inserted), &new_headers));
+    Ok(Change { key: key.map(|key| key.datum), old_key: old_key.map(|key| key.datum) })
+}
+
+/// Each side of a changed key tells the other one, before the headers that every record carries.
+fn key_change_headers(
+    context: &RowsContext<'_>,
+    name: &str,
+    other: &Option<Key>,
+    out: &mut Vec<u8>,
+) -> Result<Range<usize>, Malformed> {
+    let start = out.len();
+    if let Some(other) = other {
+        let mut text = Vec::new();
+        context.plan.key_text.write(&out[other.datum.clone()], &mut text)?;
+        headers::write(out, name, &text).map_err(|_| Malformed("its key is too long"))?;
+    }
+    out.extend_from_slice(context.headers);
+    Ok(start..out.len())
 }
 
 struct Key {

@@ -2,6 +2,7 @@
 //! snapshot bytes against binlog bytes, the snapshot's protocol, and the digests of `verify`.
 
 mod catalog;
+mod debezium_records;
 mod preflight;
 mod protocol;
 mod server;
