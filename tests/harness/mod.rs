@@ -14,6 +14,7 @@
 
 mod binlake;
 mod eventually;
+mod json_text;
 mod kafka;
 mod mysql;
 mod process_guard;
@@ -22,6 +23,7 @@ mod servers;
 
 pub use binlake::{Binlake, BinlakeCommand, Finished};
 pub use eventually::{eventually, eventually_some};
+pub use json_text::plain_json;
 pub use kafka::Kafka;
 pub use mysql::{MySql, Rows, Session};
 pub use python::Python;
