@@ -2,11 +2,12 @@
 #![no_main]
 
 use cdc_reader::encode::json::write_document;
+use schemas::json_text::JsonForm;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|document: &[u8]| {
     let mut text = Vec::new();
-    let written = write_document(document, &mut text);
+    let written = write_document(document, JsonForm::MySql, &mut text);
     // The longest text per byte: a double (9 bytes with its type) has up to 330 characters.
     assert!(text.len() <= 64 + 64 * document.len(), "{} bytes of {}", text.len(), document.len());
     if written.is_ok()

@@ -3,10 +3,10 @@
 //!
 //! The text is built directly: a round trip through a schema library drops `connect.*` attributes of primitives.
 
-use std::fmt::Write;
-
 use crate::{
     column_type::ColumnType,
+    default_value::DefaultValue,
+    json_text::JsonForm,
     table_schema::{Column, TableSchema},
 };
 
@@ -19,7 +19,14 @@ pub struct AvroOptions {
     pub debezium_compat: bool,
 }
 
-/// Whether a column's Avro type is `["null", T]`. Key records use the plain type for every key column.
+impl AvroOptions {
+    /// How JSON is spelled.
+    pub fn json_form(self) -> JsonForm {
+        if self.debezium_compat { JsonForm::Debezium } else { JsonForm::MySql }
+    }
+}
+
+/// Whether a column's Avro type is a union with null: `["null", T]`, or `[T, "null"]` with a default. Key records use the plain type for every key column.
 pub fn is_optional(schema: &TableSchema, index: usize, options: AvroOptions) -> bool {
     let Some(column) = schema.columns.get(index) else { return true };
     if matches!(column.column_type, ColumnType::Geometry) || column.nullable {
@@ -32,6 +39,11 @@ pub fn is_optional(schema: &TableSchema, index: usize, options: AvroOptions) -> 
     may_be_zero_date && !options.debezium_compat && !schema.key.contains(&index)
 }
 
+/// Whether a FLOAT is an Avro `double`: Debezium's way for FLOAT(M,D).
+pub fn is_double(column: &Column, options: AvroOptions) -> bool {
+    column.details.float_with_digits && options.debezium_compat
+}
+
 /// The key record's schema; `None` for a table without a key.
 pub fn key_schema(schema: &TableSchema, options: AvroOptions) -> Option<String> {
     if schema.key.is_empty() {
@@ -39,16 +51,8 @@ pub fn key_schema(schema: &TableSchema, options: AvroOptions) -> Option<String> 
     }
     let topic = schema.id.topic();
     let mut named = NamedRecords::default();
-    let fields: Vec<String> = schema
-        .key_columns()
-        .map(|column| {
-            format!(
-                r#"{{"name":{},"type":{}}}"#,
-                quoted(&column.name),
-                column_type_text(column, options, &mut named)
-            )
-        })
-        .collect();
+    let fields: Vec<String> =
+        schema.key_columns().map(|column| field_text(column, false, options, &mut named)).collect();
     Some(format!(
         r#"{{"type":"record","name":"Key","namespace":{},"fields":[{}],"connect.name":{}}}"#,
         quoted(&topic),
@@ -66,13 +70,7 @@ pub fn envelope_schema(schema: &TableSchema, options: AvroOptions) -> String {
         if i > 0 {
             row.push(',');
         }
-        let type_text = column_type_text(column, options, &mut named);
-        let name = quoted(&column.name);
-        let _ = if is_optional(schema, i, options) {
-            write!(row, r#"{{"name":{name},"type":["null",{type_text}],"default":null}}"#)
-        } else {
-            write!(row, r#"{{"name":{name},"type":{type_text}}}"#)
-        };
+        row.push_str(&field_text(column, is_optional(schema, i, options), options, &mut named));
     }
     let value_name = quoted(&format!("{topic}.Value"));
     let envelope_name = quoted(&format!("{topic}.Envelope"));
@@ -130,6 +128,47 @@ struct NamedRecords {
     point: bool,
 }
 
+/// A column's field. With a default that is not NULL, Connect puts the value's type first.
+fn field_text(
+    column: &Column,
+    optional: bool,
+    options: AvroOptions,
+    named: &mut NamedRecords,
+) -> String {
+    let name = quoted(&column.name);
+    let type_text = column_type_text(column, options, named);
+    let Some(default) = default_of(column, options) else {
+        return if optional {
+            format!(r#"{{"name":{name},"type":["null",{type_text}],"default":null}}"#)
+        } else {
+            format!(r#"{{"name":{name},"type":{type_text}}}"#)
+        };
+    };
+    let default = default.json();
+    let type_text = with_default(&type_text, &default);
+    if optional {
+        format!(r#"{{"name":{name},"type":[{type_text},"null"],"default":{default}}}"#)
+    } else {
+        format!(r#"{{"name":{name},"type":{type_text},"default":{default}}}"#)
+    }
+}
+
+/// The default that the column's schema carries and that stands for NULL in its data: Debezium's way only.
+pub fn default_of(column: &Column, options: AvroOptions) -> Option<&DefaultValue> {
+    column.details.default.as_ref().filter(|_| options.debezium_compat)
+}
+
+/// Puts `connect.default` into a type's text, where Connect has it: before `connect.name`, else `connect.type`.
+fn with_default(type_text: &str, default: &str) -> String {
+    let attribute = format!(r#""connect.default":{default}"#);
+    for next in [r#""connect.name":"#, r#""connect.type":"#] {
+        if let Some((before, after)) = type_text.split_once(next) {
+            return format!("{before}{attribute},{next}{after}");
+        }
+    }
+    format!(r#"{{"type":{type_text},{attribute}}}"#)
+}
+
 fn column_type_text(column: &Column, options: AvroOptions, named: &mut NamedRecords) -> String {
     const INT16: &str = r#"{"type":"int","connect.type":"int16"}"#;
     match &column.column_type {
@@ -142,6 +181,7 @@ fn column_type_text(column: &Column, options: AvroOptions, named: &mut NamedReco
         }
         ColumnType::BigInt { unsigned: true } if options.debezium_compat => r#""long""#.into(),
         ColumnType::BigInt { unsigned: true } => decimal_text(20, 0),
+        ColumnType::Float if is_double(column, options) => r#""double""#.into(),
         ColumnType::Float => r#""float""#.into(),
         ColumnType::Double => r#""double""#.into(),
         ColumnType::Decimal { precision, scale } => decimal_text(*precision, *scale),
@@ -155,7 +195,9 @@ fn column_type_text(column: &Column, options: AvroOptions, named: &mut NamedReco
         ColumnType::DateTime { .. } => semantic("long", "io.debezium.time.MicroTimestamp"),
         ColumnType::Timestamp { .. } => semantic("string", "io.debezium.time.ZonedTimestamp"),
         ColumnType::Year => semantic("int", "io.debezium.time.Year"),
-        ColumnType::Text => r#""string""#.into(),
+        ColumnType::Text | ColumnType::Uuid | ColumnType::Inet4 | ColumnType::Inet6 => {
+            r#""string""#.into()
+        }
         ColumnType::Binary { .. } | ColumnType::Bytes => r#""bytes""#.into(),
         ColumnType::Enum { members } => members_text(members, "io.debezium.data.Enum"),
         ColumnType::Set { members } => members_text(members, "io.debezium.data.EnumSet"),
@@ -222,7 +264,7 @@ mod tests {
     use crate::table_id::TableId;
 
     fn column(name: &str, column_type: ColumnType, nullable: bool) -> Column {
-        Column { name: name.into(), column_type, nullable }
+        Column { name: name.into(), column_type, nullable, details: Default::default() }
     }
 
     fn orders() -> TableSchema {

@@ -91,4 +91,22 @@ pub enum ColumnType {
     Point,
     /// VECTOR.
     Vector,
+    /// MariaDB's UUID.
+    Uuid,
+    /// MariaDB's INET4.
+    Inet4,
+    /// MariaDB's INET6.
+    Inet6,
+}
+
+impl ColumnType {
+    /// Whether a table map shows a column of the type `catalog` as one of this type: MariaDB's binlog has the types
+    /// above as BINARY.
+    pub fn is_stored_as(&self, catalog: &ColumnType) -> bool {
+        match catalog {
+            Self::Uuid | Self::Inet6 => *self == Self::Binary { length: 16 },
+            Self::Inet4 => *self == Self::Binary { length: 4 },
+            other => self == other,
+        }
+    }
 }

@@ -3,8 +3,22 @@
 
 use std::io::Write;
 
+/// How values are spelled that JSON leaves open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JsonForm {
+    /// Doubles with the fewest digits that read back, without an exponent; dates, times and bytes as MySQL prints them.
+    #[default]
+    MySql,
+    /// Debezium's (`JsonStringFormatter` of its binlog client): doubles below 0.001 and from 10,000,000 on with all
+    /// their digits, dates and times without trailing zeros, bytes in plain base64.
+    Debezium,
+}
+
 /// Appends the compact form of `text`, a JSON text as MySQL prints it. Text that is not JSON is copied as it is.
-pub fn compact(text: &[u8], out: &mut Vec<u8>) {
+///
+/// The text does not tell whether `12345678.9` is a double or a DECIMAL, nor whether a date is a string: in
+/// [`JsonForm::Debezium`] such numbers are taken for doubles and every string for a string.
+pub fn compact(text: &[u8], form: JsonForm, out: &mut Vec<u8>) {
     let mut at = 0;
     while let Some(&byte) = text.get(at) {
         match byte {
@@ -15,7 +29,7 @@ pub fn compact(text: &[u8], out: &mut Vec<u8>) {
                     .iter()
                     .position(|b| !matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
                     .map_or(text.len(), |n| at + n);
-                write_number(&text[at..end], out);
+                write_number(&text[at..end], form, out);
                 at = end;
             }
             _ => {
@@ -26,16 +40,27 @@ pub fn compact(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a double as `java.math.BigDecimal.toPlainString` of its shortest text would: no exponent, and at least
-/// one digit after the point.
-pub fn write_double(value: f64, out: &mut Vec<u8>) {
-    let start = out.len();
-    // Display never uses an exponent and prints the shortest digits that read back. Writing to a vector cannot fail.
-    let _ = write!(out, "{value}");
-    // Debezium prints 1.0E7 and above through BigDecimal, which drops the ".0".
-    if !out[start..].contains(&b'.') && value.abs() < 1e7 {
-        out.extend_from_slice(b".0");
-    }
+/// Appends a double. Infinities and NaN are no JSON and not asked for.
+pub fn write_double(value: f64, form: JsonForm, out: &mut Vec<u8>) {
+    let size = value.abs();
+    // Java's Double.toString uses an exponent outside of this range, and then Debezium takes BigDecimal's digits.
+    let in_full = size != 0.0 && !(1e-3..1e7).contains(&size);
+    // Writing to a vector never fails. Display never uses an exponent and prints the shortest digits that read back.
+    let _ = match form {
+        JsonForm::Debezium if in_full => write!(out, "{value:.*}", binary_digits(value)),
+        // Debezium prints 1.0E7 and above through BigDecimal, which drops the ".0".
+        _ if value.fract() == 0.0 && size < 1e7 => write!(out, "{value}.0"),
+        _ => write!(out, "{value}"),
+    };
+}
+
+/// How many decimal digits after the point a double has when none is left out: as many as binary ones.
+fn binary_digits(value: f64) -> usize {
+    let bits = value.to_bits();
+    let exponent = (bits >> 52 & 0x7ff).max(1) as i64 - 1075;
+    let fraction = bits & ((1 << 52) - 1);
+    let mantissa = if bits >> 52 & 0x7ff == 0 { fraction } else { fraction | 1 << 52 };
+    usize::try_from(-(exponent + i64::from(mantissa.trailing_zeros()))).unwrap_or(0)
 }
 
 /// Appends a string with its quotes and escapes.
@@ -71,13 +96,27 @@ pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-fn write_number(token: &[u8], out: &mut Vec<u8>) {
+fn write_number(token: &[u8], form: JsonForm, out: &mut Vec<u8>) {
     let has = |wanted: &[u8]| token.iter().any(|b| wanted.contains(b));
     let value = std::str::from_utf8(token).ok().and_then(|t| t.parse::<f64>().ok());
     match value {
-        Some(value) if has(b"eE") => write_double(value, out),
+        Some(value) if has(b"eE") => write_double(value, form, out),
         // MySQL prints doubles of up to 1e15 in full; from 1e7 on the binlog path has no ".0".
-        Some(value) if value.abs() >= 1e7 && token.ends_with(b".0") => write_double(value, out),
+        Some(value) if value.abs() >= 1e7 && token.ends_with(b".0") => {
+            write_double(value, form, out);
+        }
+        Some(value) if form == JsonForm::Debezium && has(b".") => {
+            // A text with other than the fewest digits is a DECIMAL's.
+            let start = out.len();
+            write_double(value, JsonForm::MySql, out);
+            let is_double = out.get(start..) == Some(token);
+            out.truncate(start);
+            if is_double {
+                write_double(value, form, out);
+            } else {
+                out.extend_from_slice(token);
+            }
+        }
         _ => out.extend_from_slice(token),
     }
 }
@@ -150,8 +189,12 @@ mod tests {
     use super::*;
 
     fn compacted(text: &str) -> String {
+        compacted_as(text, JsonForm::MySql)
+    }
+
+    fn compacted_as(text: &str, form: JsonForm) -> String {
         let mut out = Vec::new();
-        compact(text.as_bytes(), &mut out);
+        compact(text.as_bytes(), form, &mut out);
         String::from_utf8(out).expect("stays UTF-8")
     }
 
@@ -171,11 +214,51 @@ mod tests {
         }
     }
 
+    /// From Debezium's own `JsonBinary` under Java 17.
+    #[test]
+    fn doubles_have_debeziums_digits() {
+        for (value, text) in [
+            (1.0, "1.0"),
+            (-0.0, "-0.0"),
+            (0.1, "0.1"),
+            (0.001, "0.001"),
+            (1e-4, "0.000100000000000000004792173602385929598312941379845142364501953125"),
+            (1e7, "10000000"),
+            (9_999_999.0, "9999999.0"),
+            (12_345_678.5, "12345678.5"),
+            (2e23, "199999999999999983222784"),
+            (-1.234_567_890_123_456_7e19, "-12345678901234567168"),
+        ] {
+            let mut out = Vec::new();
+            write_double(value, JsonForm::Debezium, &mut out);
+            assert_eq!(std::str::from_utf8(&out), Ok(text));
+        }
+        let mut smallest = Vec::new();
+        write_double(5e-324, JsonForm::Debezium, &mut smallest);
+        assert_eq!(smallest.len(), "0.".len() + 1074);
+        assert_eq!(
+            compacted_as("[1e-4, 1.50, 12345678.9, 12345678.90]", JsonForm::Debezium),
+            "[0.000100000000000000004792173602385929598312941379845142364501953125,1.50,\
+             12345678.90000000037252902984619140625,12345678.90]"
+        );
+    }
+
     proptest! {
+        #[test]
+        fn doubles_read_back(value: f64) {
+            prop_assume!(value.is_finite());
+            for form in [JsonForm::MySql, JsonForm::Debezium] {
+                let mut out = Vec::new();
+                write_double(value, form, &mut out);
+                let text = std::str::from_utf8(&out).expect("ASCII");
+                prop_assert_eq!(text.parse::<f64>().map(f64::to_bits), Ok(value.to_bits()));
+            }
+        }
+
         #[test]
         fn any_text_is_survived(text in ".*") {
             let mut out = Vec::new();
-            compact(text.as_bytes(), &mut out);
+            compact(text.as_bytes(), JsonForm::Debezium, &mut out);
         }
 
         #[test]

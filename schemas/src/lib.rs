@@ -3,6 +3,7 @@
 pub mod avro_schema;
 pub mod avro_write;
 pub mod column_type;
+pub mod default_value;
 pub mod gtid_set;
 pub mod json_text;
 pub mod position;

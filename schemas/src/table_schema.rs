@@ -1,6 +1,6 @@
 //! A table's columns and key as of one moment: what a plan encodes by, and what the Avro text is made from.
 
-use crate::{column_type::ColumnType, table_id::TableId};
+use crate::{column_type::ColumnType, default_value::DefaultValue, table_id::TableId};
 
 /// One column.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -11,6 +11,17 @@ pub struct Column {
     pub column_type: ColumnType,
     /// Whether NULL is allowed.
     pub nullable: bool,
+    /// What only the catalog tells.
+    pub details: ColumnDetails,
+}
+
+/// What the server's catalog knows about a column and its binlog does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ColumnDetails {
+    /// The default, as Debezium's schemas would have it; `None` without one, and for expressions.
+    pub default: Option<DefaultValue>,
+    /// FLOAT was declared with digits: `FLOAT(7,4)`. Debezium makes it a `double`.
+    pub float_with_digits: bool,
 }
 
 /// A table's shape. Column order is the server's.
@@ -29,5 +40,21 @@ impl TableSchema {
     /// The key's columns in key order.
     pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
         self.key.iter().filter_map(|&i| self.columns.get(i))
+    }
+
+    /// This shape, read from a table map, with what only the catalog tells; `None` when the catalog describes another
+    /// shape, because the table was changed in between.
+    pub fn enriched(&self, catalog: &TableSchema) -> Option<TableSchema> {
+        let same = self.columns.len() == catalog.columns.len()
+            && self.columns.iter().zip(&catalog.columns).all(|(column, known)| {
+                column.name == known.name
+                    && column.nullable == known.nullable
+                    && column.column_type.is_stored_as(&known.column_type)
+            });
+        same.then(|| TableSchema {
+            id: self.id.clone(),
+            columns: catalog.columns.clone(),
+            key: self.key.clone(),
+        })
     }
 }

@@ -30,6 +30,8 @@ pub enum WireType {
     Short { length_bytes: u8, maximum: u16, fixed: bool },
     /// TEXT and BLOB with a length of 1 to 4 bytes.
     Blob { length_bytes: u8 },
+    /// MariaDB's COMPRESSED columns: like a BLOB.
+    Compressed { length_bytes: u8 },
     /// JSON, spatial types and VECTOR: like a BLOB.
     Json { length_bytes: u8 },
     /// See above.
@@ -117,7 +119,7 @@ pub fn parse(mut body: &[u8]) -> Result<TableMap, Malformed> {
             members: Vec::new(),
         };
         match wire {
-            WireType::Short { .. } | WireType::Blob { .. } => {
+            WireType::Short { .. } | WireType::Blob { .. } | WireType::Compressed { .. } => {
                 column.collation = optional.text_collations.of(counters.text);
                 counters.text += 1;
             }
@@ -224,6 +226,11 @@ fn wire_type(
                 Ok(width @ 1..=64) => WireType::Bit { width },
                 _ => return Err(Malformed("a BIT column is not 1 to 64 bits wide")),
             }
+        }
+        140 => WireType::Compressed { length_bytes: length_bytes(byte()?)? },
+        141 => {
+            let maximum = u16::from_le_bytes([byte()?, byte()?]);
+            WireType::Compressed { length_bytes: 1 + u8::from(maximum > 255) }
         }
         // Types that carry metadata which we must step over to keep the others readable.
         247..=251 => {

@@ -103,12 +103,11 @@ impl Tables {
     fn plan(&self, body: &[u8], name: &str) -> Result<EncodePlan, String> {
         let map = table_map::parse(body)
             .map_err(|error| format!("its table map cannot be read: {error}"))?;
-        let unique_key: Vec<String> = self
-            .catalog
-            .get(name)
+        let catalog = self.catalog.get(name).map(Arc::as_ref);
+        let unique_key: Vec<String> = catalog
             .map(|schema| schema.key_columns().map(|column| column.name.clone()).collect())
             .unwrap_or_default();
-        EncodePlan::new(&map, &self.source, &unique_key, self.options)
+        EncodePlan::enriched(&map, &self.source, &unique_key, self.options, catalog)
     }
 
     fn add(

@@ -43,22 +43,34 @@ pub fn unscaled(stored: &[u8], precision: u8, scale: u8) -> Result<i128, Malform
     Ok(if negative { -number } else { number })
 }
 
-/// The number as text with its scale, for decimals inside JSON.
-pub fn text(stored: &[u8], precision: u8, scale: u8) -> Result<String, Malformed> {
-    use std::fmt::Write;
-    let mut digits = String::new();
-    let negative = for_each_group(stored, precision, scale, |width, group| {
-        let _ = write!(digits, "{group:0width$}");
+/// Appends the number as text with its scale, for decimals inside JSON.
+pub fn write_text(
+    stored: &[u8],
+    precision: u8,
+    scale: u8,
+    out: &mut Vec<u8>,
+) -> Result<(), Malformed> {
+    let (mut digits, mut count) = ([b'0'; 72], 0);
+    let negative = for_each_group(stored, precision, scale, |width, mut group| {
+        for digit in digits.iter_mut().skip(count).take(width).rev() {
+            *digit = b'0' + (group % 10) as u8;
+            group /= 10;
+        }
+        count += width;
     })?;
-    let (whole, fraction) = digits.split_at(digits.len() - usize::from(scale));
-    let whole = whole.trim_start_matches('0');
-    let sign = if negative { "-" } else { "" };
-    let whole = if whole.is_empty() { "0" } else { whole };
-    Ok(if fraction.is_empty() {
-        format!("{sign}{whole}")
-    } else {
-        format!("{sign}{whole}.{fraction}")
-    })
+    let digits = digits.get(..count).unwrap_or_default();
+    let (whole, fraction) = digits.split_at(count.saturating_sub(usize::from(scale)));
+    let zeros = whole.iter().take_while(|&&digit| digit == b'0').count();
+    if negative {
+        out.push(b'-');
+    }
+    // A zero stands in front of the point.
+    out.extend_from_slice(if zeros == whole.len() { b"0" } else { &whole[zeros..] });
+    if !fraction.is_empty() {
+        out.push(b'.');
+        out.extend_from_slice(fraction);
+    }
+    Ok(())
 }
 
 /// Up to 65 digits: a little-endian number of eight 32-bit limbs, then two's complement.

@@ -6,7 +6,7 @@ use std::fmt::LowerExp;
 use schemas::avro_write::{read_bytes, read_long};
 use serde_json::Value;
 
-use super::json::base64;
+use super::json::write_base64;
 use crate::binlog::byte_reader::{Malformed, take_array};
 
 /// The header on the records of the old key.
@@ -93,8 +93,9 @@ fn write_value(form: Form, datum: &mut &[u8], out: &mut Vec<u8>) -> Result<(), M
         },
         Form::Text => write_string(read_bytes(datum).ok_or(SHORT)?, out),
         Form::Bytes => {
-            let text = base64(read_bytes(datum).ok_or(SHORT)?);
-            write_string(text.as_bytes(), out);
+            out.push(b'"');
+            write_base64(read_bytes(datum).ok_or(SHORT)?, out);
+            out.push(b'"');
         }
         Form::Decimal { scale } => {
             write_decimal(read_bytes(datum).ok_or(SHORT)?, scale as usize, out);

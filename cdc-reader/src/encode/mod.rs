@@ -1,6 +1,9 @@
 //! From a row image's bytes to Avro bytes, by a plan per table shape and without values in between. Synchronous.
 
+pub mod address;
 pub mod charset;
+pub mod charset_tables;
+pub mod compressed_column;
 pub mod decimal;
 pub mod envelope;
 pub mod json;

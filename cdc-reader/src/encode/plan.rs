@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use schemas::{
-    avro_schema::{AvroOptions, envelope_schema, is_optional, key_schema},
+    avro_schema::{AvroOptions, default_of, envelope_schema, is_double, is_optional, key_schema},
     avro_write::write_bytes,
     column_type::ColumnType,
+    default_value::DefaultValue,
+    json_text::JsonForm,
     table_id::TableId,
     table_schema::{Column, TableSchema},
     wire_format::{SchemaReference, fingerprint, write_framing},
 };
 
 use super::{
+    address::AddressKind,
     charset::{Charset, decode, of_collation},
     key_header::KeyText,
 };
@@ -65,12 +68,24 @@ impl TableSchemas {
 #[derive(Clone, Debug)]
 pub(super) struct ColumnPlan {
     pub wire: WireType,
-    /// The Avro type is `["null", T]`.
+    /// The Avro type is a union with null.
     pub optional: bool,
+    /// The byte in front of a value in that union.
+    pub branch: u8,
+    /// All bytes that stand for NULL and, in a column that is no union, for a zero date; empty for the epoch.
+    pub null: Vec<u8>,
+    /// FLOAT as a double.
+    pub float_as_double: bool,
+    /// What a BINARY of MariaDB's binlog really is.
+    pub address: Option<AddressKind>,
+    /// Debezium's years: 0000 of YEAR is 1900, and a date's year below 100 lies between 1970 and 2069.
+    pub debezium_years: bool,
     /// NULL can occur in the row image.
     pub nullable: bool,
     /// BIGINT UNSIGNED as a decimal.
     pub unsigned_as_decimal: bool,
+    /// How JSON is spelled.
+    pub json_form: JsonForm,
     /// `None`: the bytes are no text.
     pub charset: Option<Charset>,
     /// Members of ENUM as ready Avro strings, the first for index 0; of SET as UTF-8.
@@ -97,6 +112,17 @@ impl EncodePlan {
         unique_key: &[String],
         options: AvroOptions,
     ) -> Result<Self, String> {
+        Self::enriched(map, source, unique_key, options, None)
+    }
+
+    /// The same with what only the server's catalog tells, if `catalog` describes the same shape.
+    pub fn enriched(
+        map: &TableMap,
+        source: &str,
+        unique_key: &[String],
+        options: AvroOptions,
+        catalog: Option<&TableSchema>,
+    ) -> Result<Self, String> {
         let id = TableId::new(source, &map.database, &map.table);
         let mut columns = Vec::with_capacity(map.columns.len());
         for column in &map.columns {
@@ -112,10 +138,12 @@ impl EncodePlan {
                 name: column.name.clone(),
                 column_type,
                 nullable: column.nullable,
+                details: Default::default(),
             });
         }
         let key = key_columns(map, unique_key);
-        let schema = Arc::new(TableSchema { id, columns, key });
+        let schema = TableSchema { id, columns, key };
+        let schema = Arc::new(catalog.and_then(|known| schema.enriched(known)).unwrap_or(schema));
         let columns = map
             .columns
             .iter()
@@ -145,6 +173,8 @@ fn column_plan(
     options: AvroOptions,
 ) -> ColumnPlan {
     let text = matches!(schema.columns[index].column_type, ColumnType::Text);
+    let optional = is_optional(schema, index, options);
+    let default = default_of(&schema.columns[index], options);
     let members = match &schema.columns[index].column_type {
         ColumnType::Enum { members } => std::iter::once("")
             .chain(members.iter().map(String::as_str))
@@ -159,14 +189,34 @@ fn column_plan(
     };
     ColumnPlan {
         wire: column.wire,
-        optional: is_optional(schema, index, options),
+        optional,
+        branch: value_branch(default),
+        null: null_bytes(default, optional),
+        float_as_double: is_double(&schema.columns[index], options),
+        address: AddressKind::of(&schema.columns[index].column_type),
+        debezium_years: options.debezium_compat,
         nullable: column.nullable,
         unsigned_as_decimal: !options.debezium_compat
             && matches!(column.wire, WireType::Integer { bytes: 8, unsigned: true }),
+        json_form: options.json_form(),
         charset: if text { of_collation(column.collation) } else { None },
         members,
         key_part: schema.key.iter().position(|&key| key == index),
     }
+}
+
+/// The byte in front of a value in a union: with a default, null is the second branch.
+pub(crate) fn value_branch(default: Option<&DefaultValue>) -> u8 {
+    if default.is_some() { 0 } else { 2 }
+}
+
+/// What NULL is written as. With a default it is the default, as Connect's `Struct.get` has it.
+pub(crate) fn null_bytes(default: Option<&DefaultValue>, optional: bool) -> Vec<u8> {
+    let mut bytes = if optional { vec![0] } else { Vec::new() };
+    if let Some(default) = default {
+        default.write(&mut bytes);
+    }
+    bytes
 }
 
 /// The column's type; otherwise what it is and what to do, to follow "column x of t is".
@@ -188,10 +238,12 @@ fn column_type(column: &WireColumn) -> Result<ColumnType, String> {
         WireType::Short { fixed: true, maximum, .. } if column.collation == BINARY => {
             ColumnType::Binary { length: maximum }
         }
-        WireType::Short { .. } | WireType::Blob { .. } if column.collation == BINARY => {
+        WireType::Short { .. } | WireType::Blob { .. } | WireType::Compressed { .. }
+            if column.collation == BINARY =>
+        {
             ColumnType::Bytes
         }
-        WireType::Short { .. } | WireType::Blob { .. } => {
+        WireType::Short { .. } | WireType::Blob { .. } | WireType::Compressed { .. } => {
             known_charset(column)?;
             ColumnType::Text
         }

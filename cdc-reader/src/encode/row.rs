@@ -6,6 +6,7 @@ use schemas::avro_write::{write_bytes, write_long, write_unscaled};
 
 use super::{
     charset::{Charset, write_text},
+    compressed_column::ColumnInflater,
     decimal, json,
     plan::{ColumnPlan, EncodePlan},
     temporal,
@@ -29,6 +30,7 @@ pub struct RowScratch {
     /// The row after an update that changes the key, on its way into a record of its own.
     pub(super) moved: Vec<u8>,
     json: Vec<u8>,
+    inflate: ColumnInflater,
 }
 
 /// Reads one row image from the front of `input` and appends the `Value` record.
@@ -42,13 +44,14 @@ pub fn encode_row(
     let nulls = take(input, plan.columns.len().div_ceil(8))?;
     for (i, column) in plan.columns.iter().enumerate() {
         let is_null = column.nullable && bit(nulls, i);
-        if column.optional {
-            out.push(if is_null { 0 } else { 2 });
-        }
-        let start = out.len();
         if is_null {
+            out.extend_from_slice(&column.null);
             continue;
         }
+        if column.optional {
+            out.push(column.branch);
+        }
+        let start = out.len();
         encode_value(column, input, out, scratch)?;
         if let Some(part) = column.key_part
             && let Some(range) = scratch.key_parts.get_mut(part)
@@ -71,20 +74,27 @@ fn encode_value(
             write_unscaled(out, u64::from_le_bytes(take_array(input)?).into());
         }
         WireType::Integer { bytes, unsigned } => write_long(out, integer(input, bytes, unsigned)?),
+        WireType::Float if column.float_as_double => {
+            let value = f32::from_le_bytes(take_array(input)?);
+            out.extend_from_slice(&f64::from(value).to_le_bytes());
+        }
         WireType::Float => out.extend_from_slice(take(input, 4)?),
         WireType::Double => out.extend_from_slice(take(input, 8)?),
         WireType::Decimal { precision, scale } => decimal::encode(input, precision, scale, out)?,
         WireType::Year => {
             let [year] = take_array::<1>(input)?;
-            write_long(out, if year == 0 { 0 } else { 1900 + i64::from(year) });
+            let zero = year == 0 && !column.debezium_years;
+            write_long(out, if zero { 0 } else { 1900 + i64::from(year) });
         }
         WireType::Date => {
             let days = temporal::date(input)?;
+            let days = days.map(|days| temporal::recent_days(days, column.debezium_years));
             write_instant(column, days, out, scratch, write_long);
         }
         WireType::Time { digits } => write_long(out, temporal::time(input, digits)?),
         WireType::DateTime { digits } => {
             let micros = temporal::datetime(input, digits)?;
+            let micros = micros.map(|at| temporal::recent_micros(at, column.debezium_years));
             write_instant(column, micros, out, scratch, |out, micros| {
                 write_long(out, if digits > 3 { micros } else { micros.div_euclid(1000) });
             });
@@ -95,11 +105,23 @@ fn encode_value(
                 temporal::write_zoned(out, micros, digits);
             });
         }
-        WireType::Short { length_bytes, maximum, fixed } => {
+        WireType::Short { length_bytes, maximum, fixed: true } if column.charset.is_none() => {
+            let value = take_sized(input, length_bytes)?;
+            match column.address {
+                Some(address) => address.write_stored(value, out),
+                None => write_padded(value, usize::from(maximum), out),
+            }
+        }
+        WireType::Short { length_bytes, .. } => {
             let value = take_sized(input, length_bytes)?;
             write_characters(column, value, out, scratch);
-            if fixed && column.charset.is_none() && value.len() < usize::from(maximum) {
-                pad_binary(out, value.len(), usize::from(maximum));
+        }
+        WireType::Compressed { length_bytes } => {
+            let value = take_sized(input, length_bytes)?;
+            let inflated = scratch.inflate.inflated(value)?;
+            match column.charset {
+                Some(charset) => scratch.invalid_texts += write_text(charset, inflated, out),
+                None => write_bytes(out, inflated),
             }
         }
         WireType::Blob { length_bytes } => {
@@ -109,7 +131,7 @@ fn encode_value(
         WireType::Json { length_bytes } => {
             let document = take_sized(input, length_bytes)?;
             scratch.json.clear();
-            json::write_document(document, &mut scratch.json)?;
+            json::write_document(document, column.json_form, &mut scratch.json)?;
             scratch.invalid_texts += write_text(Charset::Utf8, &scratch.json, out);
         }
         WireType::Geometry { length_bytes, point } => {
@@ -163,11 +185,13 @@ fn write_instant(
 ) {
     match instant {
         Some(instant) => write(out, instant),
-        None if column.optional => {
+        None if !column.null.is_empty() => {
             scratch.zero_dates += 1;
-            // The branch index was written as "a value": take it back.
-            out.pop();
-            out.push(0);
+            if column.optional {
+                // The branch index was written as "a value": take it back.
+                out.pop();
+            }
+            out.extend_from_slice(&column.null);
         }
         None => {
             scratch.zero_dates += 1;
@@ -189,17 +213,13 @@ fn write_characters(
     }
 }
 
-/// The binlog cuts BINARY(n)'s trailing zeros; the value just written is given them back.
-#[cold]
-fn pad_binary(out: &mut Vec<u8>, length: usize, full_length: usize) {
-    let value = out.split_off(out.len() - length);
-    // The length in front is one or two bytes long: it is written anew.
-    let mut prefix = Vec::new();
-    write_long(&mut prefix, length as i64);
-    out.truncate(out.len() - prefix.len());
-    write_long(out, full_length as i64);
-    out.extend_from_slice(&value);
-    out.resize(out.len() + full_length - length, 0);
+/// The binlog cuts BINARY(n)'s trailing zeros; they are put back.
+#[inline]
+fn write_padded(value: &[u8], full_length: usize, out: &mut Vec<u8>) {
+    let padding = full_length.saturating_sub(value.len());
+    write_long(out, (value.len() + padding) as i64);
+    out.extend_from_slice(value);
+    out.resize(out.len() + padding, 0);
 }
 
 /// MySQL stores the SRID in 4 bytes, then WKB.

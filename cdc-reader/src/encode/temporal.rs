@@ -76,6 +76,26 @@ pub fn write_zoned(out: &mut Vec<u8>, micros: i64, digits: u8) {
     write_bytes(out, &text[..=end]);
 }
 
+/// Debezium's time adjuster on a DATE, when it is asked for: a year below 70 is meant to be 20xx, one below 100 19xx.
+#[inline(always)]
+pub fn recent_days(days: i64, adjust: bool) -> i64 {
+    /// 0100-01-01.
+    const YEAR_100: i64 = -683_003;
+    if !adjust || days >= YEAR_100 {
+        return days;
+    }
+    let (year, month, day) = civil_from_days(days);
+    days_from_civil(year + if year < 70 { 2000 } else { 1900 }, month.into(), day.into())
+}
+
+/// The same on microseconds since 1970.
+#[inline(always)]
+pub fn recent_micros(micros: i64, adjust: bool) -> i64 {
+    const DAY: i64 = 86_400_000_000;
+    let days = micros.div_euclid(DAY);
+    micros + (recent_days(days, adjust) - days) * DAY
+}
+
 /// Microseconds per unit of the stored fraction: 1 byte holds hundredths, 2 ten-thousandths, 3 millionths.
 #[inline(always)]
 fn fraction_unit(digits: u8) -> i64 {
@@ -116,6 +136,21 @@ mod tests {
         assert_eq!(zoned(1_529_501_823_000_000, 0), "2018-06-20T13:37:03Z");
         assert_eq!(zoned(1_529_501_823_120_000, 2), "2018-06-20T13:37:03.12Z");
         assert_eq!(zoned(1_529_501_823_000_001, 6), "2018-06-20T13:37:03.000001Z");
+    }
+
+    #[test]
+    fn debeziums_years_are_recent() {
+        for (year, recent) in [(1, 2001), (69, 2069), (70, 1970), (99, 1999), (100, 100)] {
+            let days = days_from_civil(year, 2, 28);
+            assert_eq!(recent_days(days, true), days_from_civil(recent, 2, 28));
+            assert_eq!(recent_days(days, false), days);
+        }
+        // From Debezium: 0018-04-01 is 17622.
+        assert_eq!(recent_days(days_from_civil(18, 4, 1), true), 17_622);
+        assert_eq!(
+            recent_micros(days_from_civil(100, 1, 1) * 86_400_000_000 - 1, true),
+            946_684_799_999_999
+        );
     }
 
     #[test]

@@ -5,15 +5,17 @@ use std::{collections::BTreeMap, sync::Arc};
 use mysql_async::{Conn, Row, prelude::Queryable};
 use schemas::{
     table_id::TableId,
-    table_schema::{Column, TableSchema},
+    table_schema::{Column, ColumnDetails, TableSchema},
 };
 
 use crate::{
-    encode::charset::{Charset, of_collation},
+    encode::charset::{Charset, of_name},
     error::ReaderError,
     mysql::{
         column_definition::{ColumnDefinition, column_type},
         connect::{Server, classify},
+        default_value::{DefaultDefinition, default_value},
+        flavor::Kind,
     },
     table_filter::TableFilter,
 };
@@ -158,21 +160,16 @@ async fn load_where(
             tables.insert(name, Draft { estimate, ..Draft::default() });
         }
     }
-    let collations = ask("SELECT COLLATION_NAME, ID FROM information_schema.COLLATIONS".into())
-        .await?
-        .iter()
-        .map(|row| (text(row, 0), number(row, 1).unwrap_or(0)))
-        .collect::<BTreeMap<_, _>>();
     let rows = ask(format!(
         "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, IS_NULLABLE, DATA_TYPE, COLUMN_TYPE, \
          CHARACTER_MAXIMUM_LENGTH, NUMERIC_PRECISION, NUMERIC_SCALE, DATETIME_PRECISION, CHARACTER_SET_NAME, \
-         COLLATION_NAME FROM information_schema.COLUMNS WHERE {NOT_SYSTEM}{condition} \
+         COLLATION_NAME, COLUMN_DEFAULT, EXTRA FROM information_schema.COLUMNS WHERE {NOT_SYSTEM}{condition} \
          ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
     ))
     .await?;
     for row in rows {
         if let Some(draft) = tables.get_mut(&(text(&row, 0), text(&row, 1))) {
-            draft.add_column(&row, &collations);
+            draft.add_column(&row, server.flavor.kind);
         }
     }
     let rows = ask(format!(
@@ -232,7 +229,7 @@ struct UniqueIndex {
 }
 
 impl Draft {
-    fn add_column(&mut self, row: &Row, collations: &BTreeMap<String, u64>) {
+    fn add_column(&mut self, row: &Row, kind: Kind) {
         let name = text(row, 2);
         let definition = ColumnDefinition {
             data_type: text(row, 4),
@@ -243,13 +240,23 @@ impl Draft {
             digits: number(row, 9),
         };
         let column = column_type(&definition).and_then(|column_type| {
-            let text = text_column(row, &column_type, collations)?;
+            let text = text_column(row, &column_type)?;
             Ok((column_type, text))
         });
         match column {
             Ok((column_type, text_column)) => {
                 let nullable = text(row, 3) == "YES";
-                self.columns.push(Column { name, column_type, nullable });
+                let float_with_digits =
+                    definition.data_type == "float" && definition.scale.is_some();
+                let default = optional_text(row, 12).and_then(|shown| {
+                    let extra = text(row, 13);
+                    let (text, extra) = (shown.as_str(), extra.as_str());
+                    let default =
+                        DefaultDefinition { text, extra, kind, nullable, float_with_digits };
+                    default_value(&default, &column_type)
+                });
+                let details = ColumnDetails { default, float_with_digits };
+                self.columns.push(Column { name, column_type, nullable, details });
                 self.texts.push(text_column);
             }
             Err(what) => {
@@ -307,14 +314,12 @@ impl Draft {
 fn text_column(
     row: &Row,
     column_type: &schemas::column_type::ColumnType,
-    collations: &BTreeMap<String, u64>,
 ) -> Result<Option<TextColumn>, String> {
     if !matches!(column_type, schemas::column_type::ColumnType::Text) {
         return Ok(None);
     }
     let (charset, collation) = (text(row, 10), text(row, 11));
-    let id = collations.get(&collation).and_then(|&id| u16::try_from(id).ok());
-    match id.and_then(of_collation) {
+    match of_name(&charset) {
         Some(decoding) => Ok(Some(TextColumn { charset, collation, decoding })),
         None => Err(format!(
             "in the character set {charset} ({collation}), which this release cannot read; convert it to utf8mb4"
@@ -333,6 +338,7 @@ mod tests {
             name: name.into(),
             column_type: ColumnType::Year,
             nullable: false,
+            details: Default::default(),
         };
         let draft = Draft {
             columns: vec![column("a"), column("b")],

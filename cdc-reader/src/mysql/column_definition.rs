@@ -55,6 +55,9 @@ pub fn column_type(definition: &ColumnDefinition) -> Result<ColumnType, String> 
         "geometry" | "linestring" | "polygon" | "multipoint" | "multilinestring"
         | "multipolygon" | "geomcollection" | "geometrycollection" => ColumnType::Geometry,
         "vector" => ColumnType::Vector,
+        "uuid" => ColumnType::Uuid,
+        "inet4" => ColumnType::Inet4,
+        "inet6" => ColumnType::Inet6,
         other => {
             return Err(format!(
                 "of type {other}, which this release cannot read; take the table out with `!` in `tables`"
@@ -130,7 +133,8 @@ mod tests {
         for (data_type, text, expected) in cases {
             assert_eq!(parsed(data_type, text), Ok(expected), "{text}");
         }
-        assert!(parsed("uuid", "uuid").is_err());
+        assert_eq!(parsed("uuid", "uuid"), Ok(ColumnType::Uuid));
+        assert!(parsed("xmltype", "xmltype").is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod column_definition;
 pub mod connect;
+pub mod default_value;
 pub mod flavor;
 pub mod place;
 pub mod preflight;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use mysql_async::Value;
 use schemas::{
-    avro_schema::{AvroOptions, is_optional},
+    avro_schema::{AvroOptions, default_of, is_double, is_optional},
     avro_write::{write_bytes, write_long, write_unscaled},
     column_type::ColumnType,
     json_text,
@@ -14,7 +14,9 @@ use super::server_value as sv;
 use crate::{
     encode::{
         charset::{Charset, write_text},
-        decimal, temporal,
+        decimal,
+        plan::{null_bytes, value_branch},
+        temporal,
     },
     mysql::catalog::CatalogTable,
 };
@@ -36,8 +38,15 @@ struct ColumnWriter {
     name: String,
     column_type: ColumnType,
     optional: bool,
+    /// The byte in front of a value in a union with null.
+    branch: u8,
+    /// What NULL and, in a column that is no union, a zero date is written as; empty for the epoch.
+    null: Vec<u8>,
+    float_as_double: bool,
+    debezium_years: bool,
     decoding: Charset,
     unsigned_as_decimal: bool,
+    json_form: json_text::JsonForm,
 }
 
 /// Where a row's key datum and row datum lie in the output.
@@ -57,12 +66,17 @@ impl RowWriter {
             name: column.name.clone(),
             column_type: column.column_type.clone(),
             optional: is_optional(schema, i, options),
+            branch: value_branch(default_of(column, options)),
+            null: null_bytes(default_of(column, options), is_optional(schema, i, options)),
+            float_as_double: is_double(column, options),
+            debezium_years: options.debezium_compat,
             decoding: table
                 .texts
                 .get(i)
                 .and_then(Option::as_ref)
                 .map_or(Charset::Utf8, |t| t.decoding),
             unsigned_as_decimal: !options.debezium_compat,
+            json_form: options.json_form(),
         });
         Self {
             columns: columns.collect(),
@@ -126,7 +140,7 @@ impl ColumnWriter {
             if !self.optional {
                 return Err("NULL although it is declared NOT NULL");
             }
-            out.push(0);
+            out.extend_from_slice(&self.null);
             return Ok(Written { value_start: out.len(), zero_date: false });
         }
         let instant = match &self.column_type {
@@ -136,16 +150,20 @@ impl ColumnWriter {
             _ => None,
         };
         let zero_date = instant == Some(None);
-        if zero_date && self.optional {
-            out.push(0);
-            return Ok(Written { value_start: out.len(), zero_date });
+        if zero_date && !self.null.is_empty() {
+            let value_start = out.len();
+            out.extend_from_slice(&self.null);
+            return Ok(Written { value_start, zero_date });
         }
         if self.optional {
-            out.push(2);
+            out.push(self.branch);
         }
         let value_start = out.len();
         match instant {
-            Some(micros) => self.write_instant(micros.unwrap_or(0), out),
+            Some(micros) => {
+                let adjust = self.debezium_years && micros.is_some();
+                self.write_instant(temporal::recent_micros(micros.unwrap_or(0), adjust), out);
+            }
             None => self.write_value(value, out, scratch)?,
         }
         Ok(Written { value_start, zero_date })
@@ -174,9 +192,15 @@ impl ColumnWriter {
             | ColumnType::SmallInt { .. }
             | ColumnType::MediumInt { .. }
             | ColumnType::Int { .. }
-            | ColumnType::BigInt { .. }
             // Debezium's `long` wraps above 2^63-1; this is the switch that asks for it.
-            | ColumnType::Year => write_long(out, sv::integer(value).ok_or(WRONG)? as i64),
+            | ColumnType::BigInt { .. } => write_long(out, sv::integer(value).ok_or(WRONG)? as i64),
+            ColumnType::Year => match sv::integer(value).ok_or(WRONG)? as i64 {
+                0 if self.debezium_years => write_long(out, 1900),
+                year => write_long(out, year),
+            },
+            ColumnType::Float if self.float_as_double => {
+                out.extend_from_slice(&sv::double(value).ok_or(WRONG)?.to_le_bytes());
+            }
             ColumnType::Float => match value {
                 Value::Float(number) => out.extend_from_slice(&number.to_le_bytes()),
                 _ => return Err(WRONG),
@@ -203,12 +227,13 @@ impl ColumnWriter {
                 out.extend_from_slice(bytes);
                 out.resize(out.len() + padding, 0);
             }
-            ColumnType::Bytes => write_bytes(out, sv::bytes(value).ok_or(WRONG)?),
+            // MariaDB sends these as their text.
+            ColumnType::Bytes | ColumnType::Uuid | ColumnType::Inet4 | ColumnType::Inet6 => write_bytes(out, sv::bytes(value).ok_or(WRONG)?),
             ColumnType::Enum { members } => write_bytes(out, enum_label(members, value)?.as_bytes()),
             ColumnType::Set { members } => write_bytes(out, set_labels(members, value)?.as_bytes()),
             ColumnType::Json => {
                 scratch.clear();
-                json_text::compact(sv::bytes(value).ok_or(WRONG)?, scratch);
+                json_text::compact(sv::bytes(value).ok_or(WRONG)?, self.json_form, scratch);
                 write_bytes(out, scratch);
             }
             ColumnType::Geometry => write_geometry(sv::bytes(value).ok_or(WRONG)?, false, out)?,
@@ -292,11 +317,15 @@ mod tests {
             name: "id".into(),
             column_type: ColumnType::Int { unsigned: false },
             nullable: false,
+            details: Default::default(),
         };
         CatalogTable {
             schema: std::sync::Arc::new(TableSchema {
                 id: TableId::new("s", "d", "t"),
-                columns: vec![Column { name: "c".into(), column_type, nullable }, key],
+                columns: vec![
+                    Column { name: "c".into(), column_type, nullable, details: Default::default() },
+                    key,
+                ],
                 key: vec![1],
             }),
             key_index: None,

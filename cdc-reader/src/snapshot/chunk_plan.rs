@@ -161,8 +161,12 @@ mod tests {
     use crate::{encode::charset::Charset, mysql::catalog::TextColumn};
 
     fn table() -> CatalogTable {
-        let column =
-            |name: &str, column_type| Column { name: name.into(), column_type, nullable: false };
+        let column = |name: &str, column_type| Column {
+            name: name.into(),
+            column_type,
+            nullable: false,
+            details: Default::default(),
+        };
         let text = |charset: &str, collation: &str| {
             Some(TextColumn {
                 charset: charset.into(),

@@ -7,6 +7,7 @@
 //! | FLOAT, DOUBLE | shortest digits of the value as a double, with exponent | as it is |
 //! | DATE, TIME, DATETIME, TIMESTAMP (UTC) | with six fraction digits | quoted |
 //! | BINARY, VARBINARY, BLOB | hexadecimal | `X'..'` |
+//! | UUID, INET4, INET6 | the server's text | quoted |
 //! | text | `collation:` and its own bytes, hexadecimal | `_charset X'..' COLLATE collation` |
 //!
 //! Text carries its collation because a boundary means nothing in another order: after an ALTER the walk starts anew.
@@ -51,6 +52,10 @@ pub fn of_value(
         }
         ColumnType::Binary { .. } | ColumnType::Bytes => hex(server_value::bytes(value)?),
         ColumnType::Text => format!("{}:{}", text?.collation, hex(server_value::bytes(value)?)),
+        ColumnType::Uuid | ColumnType::Inet4 | ColumnType::Inet6 => {
+            let text = std::str::from_utf8(server_value::bytes(value)?).ok()?;
+            is_address(text).then(|| text.to_owned())?
+        }
         ColumnType::Json | ColumnType::Geometry | ColumnType::Point | ColumnType::Vector => {
             return None;
         }
@@ -87,6 +92,9 @@ pub fn literal(column_type: &ColumnType, text: Option<&TextColumn>, key: &str) -
             let fits = collation == text.collation && is_hex(bytes) && is_name(&text.charset);
             fits.then(|| format!("_{} X'{bytes}' COLLATE {}", text.charset, text.collation))
         }
+        ColumnType::Uuid | ColumnType::Inet4 | ColumnType::Inet6 => {
+            is_address(key).then(|| format!("'{key}'"))
+        }
         ColumnType::Json | ColumnType::Geometry | ColumnType::Point | ColumnType::Vector => None,
     }
 }
@@ -107,6 +115,11 @@ fn is_decimal(text: &str) -> bool {
 fn is_temporal(text: &str) -> bool {
     (8..=26).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b':' | b'.' | b' '))
+}
+
+fn is_address(text: &str) -> bool {
+    (2..=45).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b'-' | b':' | b'.'))
 }
 
 fn is_hex(text: &str) -> bool {

@@ -2,14 +2,18 @@
 
 use mysql_async::Value;
 use schemas::{
-    avro_schema::{AvroOptions, is_optional},
+    avro_schema::{AvroOptions, default_of, is_optional},
     column_type::ColumnType,
+    default_value::DefaultValue,
     json_text,
     row_digest::{date_text, datetime_text, row_digest, time_text},
 };
 
 use crate::{
-    encode::charset::{Charset, decode},
+    encode::{
+        charset::{Charset, decode},
+        temporal::recent_micros,
+    },
     mysql::catalog::CatalogTable,
     snapshot::{
         avro_row::{enum_label, set_labels},
@@ -36,6 +40,9 @@ struct CanonicalColumn {
     optional: bool,
     /// The log has BIGINT UNSIGNED as a `long` that wraps.
     wraps: bool,
+    /// What the log has in place of NULL.
+    default: Option<DefaultValue>,
+    json_form: json_text::JsonForm,
 }
 
 /// A row's two digests.
@@ -63,6 +70,8 @@ impl Canonical {
                 .map_or(Charset::Utf8, |t| t.decoding),
             optional: is_optional(schema, i, options),
             wraps: options.debezium_compat,
+            default: default_of(column, options).cloned(),
+            json_form: options.json_form(),
         });
         Self {
             columns: columns.collect(),
@@ -114,13 +123,14 @@ impl CanonicalColumn {
     /// Appends the canonical form; `false` for NULL.
     fn write(&self, value: &Value, out: &mut Vec<u8>) -> Result<bool, &'static str> {
         if *value == Value::NULL {
-            return Ok(false);
+            return Ok(self.write_default(out));
         }
         match &self.column_type {
             ColumnType::Date | ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => {
                 let micros = match sv::instant_micros(value).ok_or(WRONG)? {
+                    None if self.default.is_some() => return Ok(self.write_default(out)),
                     None if self.optional => return Ok(false),
-                    instant => instant.unwrap_or(0),
+                    instant => recent_micros(instant.unwrap_or(0), self.wraps && instant.is_some()),
                 };
                 let text = match self.column_type {
                     ColumnType::Date => date_text(micros.div_euclid(86_400_000_000)),
@@ -138,7 +148,11 @@ impl CanonicalColumn {
             | ColumnType::Int { .. }
             | ColumnType::BigInt { .. }
             | ColumnType::Year => {
-                out.extend_from_slice(sv::integer(value).ok_or(WRONG)?.to_string().as_bytes());
+                let number = match (&self.column_type, sv::integer(value).ok_or(WRONG)?) {
+                    (ColumnType::Year, 0) if self.wraps => 1900,
+                    (_, number) => number,
+                };
+                out.extend_from_slice(number.to_string().as_bytes());
             }
             ColumnType::Float | ColumnType::Double => {
                 out.extend_from_slice(sv::double(value).ok_or(WRONG)?.to_string().as_bytes());
@@ -171,13 +185,96 @@ impl CanonicalColumn {
             ColumnType::Set { members } => {
                 out.extend_from_slice(set_labels(members, value)?.as_bytes());
             }
-            ColumnType::Json => json_text::compact(sv::bytes(value).ok_or(WRONG)?, out),
-            ColumnType::Bytes | ColumnType::Geometry | ColumnType::Point | ColumnType::Vector => {
+            ColumnType::Json => {
+                json_text::compact(sv::bytes(value).ok_or(WRONG)?, self.json_form, out);
+            }
+            ColumnType::Bytes
+            | ColumnType::Uuid
+            | ColumnType::Inet4
+            | ColumnType::Inet6
+            | ColumnType::Geometry
+            | ColumnType::Point
+            | ColumnType::Vector => {
                 out.extend_from_slice(sv::bytes(value).ok_or(WRONG)?);
             }
         }
         Ok(true)
     }
+}
+
+impl CanonicalColumn {
+    /// Appends the default that the log has in place of NULL; `false` without one.
+    fn write_default(&self, out: &mut Vec<u8>) -> bool {
+        let text = match (&self.default, &self.column_type) {
+            (None, _) => return false,
+            (Some(DefaultValue::Long(days)), ColumnType::Date) => date_text(*days),
+            (Some(DefaultValue::Long(millis)), ColumnType::DateTime { digits: 0..=3 }) => {
+                datetime_text(millis * 1000)
+            }
+            (Some(DefaultValue::Long(micros)), ColumnType::DateTime { .. }) => {
+                datetime_text(*micros)
+            }
+            (Some(DefaultValue::Long(micros)), ColumnType::Time { .. }) => time_text(*micros),
+            (Some(DefaultValue::Long(number)), _) => number.to_string(),
+            (Some(DefaultValue::Boolean(value)), _) => u8::from(*value).to_string(),
+            (Some(DefaultValue::Float(bits)), _) => f64::from(f32::from_bits(*bits)).to_string(),
+            (Some(DefaultValue::Double(bits)), _) => f64::from_bits(*bits).to_string(),
+            (Some(DefaultValue::Text(text)), ColumnType::Timestamp { .. }) => {
+                let text = text.trim_end_matches('Z').replace('T', " ");
+                let (clock, fraction) = text.split_once('.').unwrap_or((&text, ""));
+                format!("{clock}.{fraction:0<6}")
+            }
+            (Some(DefaultValue::Text(text)), _) => text.clone(),
+            (Some(DefaultValue::Bytes(unscaled)), ColumnType::Decimal { scale, .. }) => {
+                unscaled_text(unscaled, usize::from(*scale))
+            }
+            (Some(DefaultValue::Bytes(bytes)), _) => {
+                out.extend_from_slice(bytes);
+                return true;
+            }
+        };
+        out.extend_from_slice(text.as_bytes());
+        true
+    }
+}
+
+/// A decimal of any size from its two's complement.
+fn unscaled_text(unscaled: &[u8], scale: usize) -> String {
+    let negative = unscaled.first().is_some_and(|byte| byte & 0x80 != 0);
+    let mut digits = vec![0u8];
+    for byte in unscaled {
+        let mut carry = u32::from(if negative { !byte } else { *byte });
+        for digit in &mut digits {
+            carry += u32::from(*digit) * 256;
+            *digit = (carry % 10) as u8;
+            carry /= 10;
+        }
+        while carry > 0 {
+            digits.push((carry % 10) as u8);
+            carry /= 10;
+        }
+    }
+    if negative {
+        // Two's complement: one more than the inverted bytes.
+        for i in 0.. {
+            match digits.get_mut(i) {
+                Some(digit @ 0..=8) => {
+                    *digit += 1;
+                    break;
+                }
+                Some(digit) => *digit = 0,
+                None => {
+                    digits.push(1);
+                    break;
+                }
+            }
+        }
+    }
+    digits.resize(digits.len().max(scale + 1), 0);
+    let text: String = digits.iter().rev().map(|&digit| char::from(b'0' + digit)).collect();
+    let (whole, fraction) = text.split_at(text.len() - scale);
+    let sign = if negative { "-" } else { "" };
+    if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
 }
 
 /// The server's text has the column's scale already; ZEROFILL puts zeros in front.
@@ -206,7 +303,8 @@ mod tests {
     use crate::mysql::catalog::Estimate;
 
     fn canonical(column_type: ColumnType, value: Value) -> Option<String> {
-        let column = Column { name: "c".into(), column_type, nullable: false };
+        let column =
+            Column { name: "c".into(), column_type, nullable: false, details: Default::default() };
         let table = CatalogTable {
             schema: std::sync::Arc::new(TableSchema {
                 id: TableId::new("s", "d", "t"),
@@ -222,6 +320,14 @@ mod tests {
             .expect("fits its column");
         let first = values.into_iter().next().flatten();
         first.map(|bytes| String::from_utf8(bytes).expect("text"))
+    }
+
+    #[test]
+    fn decimals_of_any_size_have_their_text() {
+        assert_eq!(unscaled_text(&[0x80, 0], 2), "-327.68");
+        assert_eq!(unscaled_text(&[0xff], 3), "-0.001");
+        assert_eq!(unscaled_text(&[0], 2), "0.00");
+        assert_eq!(unscaled_text(&[1, 0, 0, 0, 0], 0), "4294967296");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! snapshot bytes against binlog bytes, the snapshot's protocol, and the digests of `verify`.
 
 mod catalog;
+mod charsets;
 mod debezium_records;
+mod debezium_schemas;
 mod preflight;
 mod protocol;
 mod server;

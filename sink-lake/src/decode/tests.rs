@@ -32,6 +32,7 @@ fn table() -> TableSchema {
         name: name.into(),
         column_type,
         nullable,
+        details: Default::default(),
     });
     TableSchema { id: TableId::new("s", "d", "t"), columns: columns.collect(), key: vec![0] }
 }

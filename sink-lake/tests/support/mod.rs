@@ -147,6 +147,7 @@ impl SourceTable {
             name: (*name).into(),
             column_type: column_type.clone(),
             nullable: !key.contains(&i),
+            details: Default::default(),
         });
         let schema = TableSchema {
             id: TableId::new(SOURCE, "market", name),
