@@ -37,6 +37,9 @@ fn of_canonical(
         | ColumnType::Time { .. }
         | ColumnType::DateTime { .. }
         | ColumnType::Timestamp { .. }
+        | ColumnType::Uuid
+        | ColumnType::Inet4
+        | ColumnType::Inet6
         | ColumnType::Bit { width: 1 } => plain()?.to_owned(),
         ColumnType::Float | ColumnType::Double => format!("{:e}", plain()?.parse::<f64>().ok()?),
         ColumnType::Bit { .. } => {
