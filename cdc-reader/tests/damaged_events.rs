@@ -78,7 +78,13 @@ fn encode_insert(map: &[u8], columns: u8, rows: &[u8]) -> Result<(Vec<u8>, u64),
     body.extend_from_slice(rows);
     let (mut scratch, mut batch) = (RowScratch::default(), EncodedBatch::default());
     let mut parts = EnvelopeParts::default();
-    let context = RowsContext { plan: &plan, topic: TopicHandle(0), timestamp_ms: 0, skip_rows: 0 };
+    let context = RowsContext {
+        plan: &plan,
+        topic: TopicHandle(0),
+        timestamp_ms: 0,
+        skip_rows: 0,
+        headers: &[],
+    };
     let (kind, parts, scratch) = (kind::WRITE_ROWS, &mut parts, &mut scratch);
     encode_rows_event(&context, kind, &body, parts, scratch, &mut batch, |_| {})?;
     Ok((batch.bytes, scratch.invalid_texts))
@@ -121,6 +127,7 @@ fn capture(events: &[u8]) -> Result<(), ReaderError> {
     let setup = CaptureSetup {
         source: "s".into(),
         options: AvroOptions { debezium_compat: false },
+        debezium: capture::DebeziumOptions::default(),
         commit_interval: Duration::ZERO,
         filter: TableFilter::new(&["*.*".to_owned()]).expect("a pattern"),
         writer: Box::new(NoLog),

@@ -19,6 +19,8 @@ use crate::binlog::{
 /// What encoding keeps from row to row: scratch memory and counts of values that a policy changed.
 #[derive(Debug, Default)]
 pub struct RowScratch {
+    /// Where the headers of the event's records lie in the batch.
+    pub(super) headers: std::ops::Range<usize>,
     /// Where each key part's datum lies in the output, in key order.
     pub key_parts: Vec<Range<usize>>,
     /// Zero or partly zero dates that became NULL or, in columns that cannot be NULL, the epoch.

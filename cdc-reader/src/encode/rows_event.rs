@@ -98,15 +98,14 @@ fn rows(
         RowsKind::Delete => b'd',
     });
     // Written once: all records of the event point at them.
-    let headers = push_headers(&mut batch.bytes, context.headers);
+    scratch.headers = push_headers(&mut batch.bytes, context.headers);
     let mut row = 0;
     while !body.is_empty() {
         let mark = (batch.bytes.len(), batch.records.len());
         // One reservation per row: text may grow threefold when it is transcoded, then the vector grows by itself.
         batch.bytes.reserve(body.len().min(1 << 16) + parts.length() + 64);
         let left = body.len();
-        let change =
-            encode_change(context, rows_kind, &mut body, parts, row, &headers, scratch, batch)?;
+        let change = encode_change(context, rows_kind, &mut body, parts, row, scratch, batch)?;
         if body.len() == left {
             // A table without columns: such rows would never end.
             return Err(Malformed("its rows have no bytes"));
@@ -144,7 +143,6 @@ fn encode_change(
     body: &mut &[u8],
     parts: &mut EnvelopeParts,
     row: i64,
-    headers: &Range<usize>,
     scratch: &mut RowScratch,
     batch: &mut EncodedBatch,
 ) -> Result<Change, Malformed> {
@@ -188,7 +186,7 @@ fn encode_change(
         topic: context.topic,
         key: key.as_ref().map(|key| key.framed.clone()),
         value: Some(value),
-        headers: headers.clone(),
+        headers: scratch.headers.clone(),
         timestamp_ms: context.timestamp_ms,
     };
     let tombstone = rows_kind == RowsKind::Delete && record.key.is_some();
