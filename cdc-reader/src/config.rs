@@ -51,6 +51,10 @@ pub struct SourceConfig {
     /// 0 for never.
     #[serde(default)]
     pub heartbeat_interval_ms: u64,
+    /// Debezium's `include.schema.changes`: the topic `<name>` with a record for each statement that changes a
+    /// captured table's definition.
+    #[serde(default)]
+    pub schema_changes: bool,
 }
 
 fn all_tables() -> Vec<String> {

@@ -132,7 +132,7 @@ async fn attempt(
     let setup = CaptureSetup {
         source: config.name.clone(),
         options: AvroOptions { debezium_compat: config.debezium_compat },
-        debezium: (&**config).into(),
+        debezium: config.into(),
         commit_interval: Duration::from_millis(config.commit_interval_ms),
         filter: source.filter.clone(),
         writer,

@@ -82,6 +82,12 @@ mod tests {
         let id = TableId::new("udon", "market", "orders");
         assert_eq!(TableId::from_topic(&id.topic()), Some(id));
         assert_eq!(TableId::from_topic("udon.__positions"), None);
+        // What a source writes for Debezium's consumers is no table, and a database may have such a name.
+        for topic in ["udon.transaction", "udon", "__debezium-heartbeat.udon"] {
+            assert_eq!(TableId::from_topic(topic), None);
+        }
+        let id = TableId::new("udon", "transaction", "orders");
+        assert_eq!(TableId::from_topic(&id.topic()), Some(id));
     }
 
     #[test]

@@ -160,7 +160,11 @@ impl Capture {
         }
     }
 
-    fn begin(&mut self, start: TransactionStart, header: &EventHeader) -> Result<(), ReaderError> {
+    pub(super) fn begin(
+        &mut self,
+        start: TransactionStart,
+        header: &EventHeader,
+    ) -> Result<(), ReaderError> {
         // A transaction without an end of its own (a single statement that we do not know) ends where the next begins.
         if self.transaction.is_some() {
             self.end_transaction()?;

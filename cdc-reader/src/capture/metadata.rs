@@ -1,15 +1,16 @@
-//! Debezium's records besides those of the tables, each by an option of the source: transaction metadata and
-//! heartbeats. They go into the log like rows do, so they are there exactly as often as the changes they describe: a
+//! Debezium's records besides those of the tables, each by an option of the source: transaction metadata, heartbeats
+//! and schema changes. They go into the log like rows do, so they are there exactly as often as the changes they describe: a
 //! transaction that is read again after a restart counts its rows again, and its beginning is not written twice.
 
 use std::{
     hash::{BuildHasher, RandomState},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use change_log::{Cleanup, EncodedBatch, EncodedRecord, LogWriter, TopicHandle, TopicSpec};
 
-use super::{Capture, events::Transaction, tables::Tables};
+use super::{Capture, events::Transaction, schema_changes::SchemaChanges, tables::Tables};
 use crate::{
     binlog::transaction::uuid_text,
     config::SourceConfig,
@@ -20,6 +21,7 @@ use crate::{
             heartbeat_topic, transaction_topic, write_begin, write_end,
         },
         plan::SchemaText,
+        schema_change::{SCHEMA_CHANGE_KEY, SCHEMA_CHANGE_VALUE},
     },
     error::ReaderError,
 };
@@ -34,15 +36,18 @@ pub struct DebeziumOptions {
     pub transaction_metadata: bool,
     /// How often a record goes into the heartbeat topic.
     pub heartbeat_interval: Option<Duration>,
+    /// The topic `<source>` of schema changes, with the server that says what a table is after one.
+    pub schema_changes: Option<Arc<SourceConfig>>,
 }
 
-impl From<&SourceConfig> for DebeziumOptions {
-    fn from(config: &SourceConfig) -> Self {
+impl From<&Arc<SourceConfig>> for DebeziumOptions {
+    fn from(config: &Arc<SourceConfig>) -> Self {
         let interval = config.heartbeat_interval_ms;
         Self {
             context_headers: config.context_headers,
             transaction_metadata: config.transaction_metadata,
             heartbeat_interval: (interval > 0).then(|| Duration::from_millis(interval)),
+            schema_changes: config.schema_changes.then(|| config.clone()),
         }
     }
 }
@@ -54,6 +59,7 @@ pub(super) struct Metadata {
     pub(super) headers: Vec<u8>,
     transactions: Option<MetadataTopic>,
     heartbeat: Option<Heartbeat>,
+    pub(super) schema_changes: Option<SchemaChanges>,
 }
 
 #[derive(Debug)]
@@ -65,10 +71,10 @@ struct Heartbeat {
 
 /// A topic and its two schemas.
 #[derive(Debug)]
-struct MetadataTopic {
-    topic: TopicHandle,
-    key: SchemaText,
-    value: SchemaText,
+pub(super) struct MetadataTopic {
+    pub(super) topic: TopicHandle,
+    pub(super) key: SchemaText,
+    pub(super) value: SchemaText,
 }
 
 /// What the open transaction's metadata say of it.
@@ -112,6 +118,10 @@ impl Metadata {
         if let Some(interval) = options.heartbeat_interval {
             let topic = open(heartbeat_topic(source), HEARTBEAT_KEY, HEARTBEAT_VALUE)?;
             metadata.heartbeat = Some(Heartbeat { topic, interval, last: None });
+        }
+        if let Some(config) = &options.schema_changes {
+            let topic = open(source.to_owned(), SCHEMA_CHANGE_KEY, SCHEMA_CHANGE_VALUE)?;
+            metadata.schema_changes = Some(SchemaChanges::new(topic, config.clone()));
         }
         Ok(metadata)
     }

@@ -10,6 +10,7 @@ mod commit;
 mod events;
 mod keyless;
 mod metadata;
+mod schema_changes;
 mod snapshot_rows;
 mod statements;
 mod tables;
@@ -92,6 +93,7 @@ struct Capture {
     transaction: Option<Transaction>,
     tables: Tables,
     metadata: Metadata,
+    runtime: tokio::runtime::Handle,
     windows: Windows,
     window_requests: Vec<WindowRequest>,
     keyless: KeylessTables,
@@ -114,7 +116,7 @@ pub fn run(
     runtime: &tokio::runtime::Handle,
     shutdown: &CancellationToken,
 ) -> Result<(), ReaderError> {
-    let mut capture = Capture::new(setup)?;
+    let mut capture = Capture::new(setup, runtime)?;
     loop {
         let input = runtime.block_on(async {
             tokio::select! {
@@ -146,7 +148,7 @@ enum Next {
 }
 
 impl Capture {
-    fn new(setup: CaptureSetup) -> Result<Self, ReaderError> {
+    fn new(setup: CaptureSetup, runtime: &tokio::runtime::Handle) -> Result<Self, ReaderError> {
         let consumed: GtidSet =
             setup.position.gtid_set.parse().map_err(|error| {
                 ReaderError::PositionLost(format!("the stored position: {error}"))
@@ -159,6 +161,7 @@ impl Capture {
         let mut capture = Self {
             tables: Tables::new(setup.source.clone(), setup.options, setup.catalog),
             metadata: Metadata::default(),
+            runtime: runtime.clone(),
             source: setup.source,
             commit_interval: setup.commit_interval,
             filter: setup.filter,

@@ -25,6 +25,7 @@ impl Capture {
             transaction.thread = query.thread;
         }
         let statement = classify(&query.sql, &query.database);
+        self.tell_schema_change(&statement, &query.sql, header)?;
         match statement {
             Statement::Begin => {
                 self.begin_metadata(self.place.offset.saturating_sub(u64::from(header.size)));

@@ -147,6 +147,14 @@ impl EnvelopeParts {
         out.extend_from_slice(&after[1..]);
     }
 
+    /// Appends a `source` alone.
+    pub fn write_source(&self, out: &mut Vec<u8>, row: i64) {
+        out.extend_from_slice(&self.before_row);
+        write_long(out, row);
+        // `transaction` is no part of it.
+        out.extend_from_slice(&self.after_row[..self.transaction_at]);
+    }
+
     /// About how many bytes `write` appends.
     pub fn length(&self) -> usize {
         let transaction = if self.order.is_some() { self.transaction_id.len() + 20 } else { 0 };

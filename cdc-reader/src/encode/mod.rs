@@ -12,4 +12,5 @@ pub mod metadata;
 pub mod plan;
 pub mod row;
 pub mod rows_event;
+pub mod schema_change;
 pub mod temporal;

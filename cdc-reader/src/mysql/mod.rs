@@ -8,6 +8,7 @@ pub mod flavor;
 pub mod place;
 pub mod preflight;
 pub mod settings;
+pub mod table_description;
 
 pub use catalog::{Catalog, CatalogTable};
 pub use connect::{Server, classify, connect, opts, reconnect, server};

@@ -365,3 +365,113 @@ fn without_the_options_there_is_nothing_of_it() {
         assert_eq!(names, wanted);
     });
 }
+
+#[test]
+fn schema_changes_are_told_with_the_columns_after_them() {
+    block_on(async {
+        let mut db = shared().database().await;
+        let source = Source::start(&db, json!({"schema_changes": true, "snapshot": false})).await;
+        let (name, topic) = (db.name.clone(), db.name.clone());
+        let statements = [
+            "CREATE TABLE orders (id bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, n varchar(20) CHARACTER SET \
+             latin1 NOT NULL DEFAULT 'x', p decimal(10,2), st enum('a','b,c') DEFAULT 'a', at timestamp(3) NOT NULL \
+             DEFAULT CURRENT_TIMESTAMP(3) ON UPDATE CURRENT_TIMESTAMP(3), bt bit(3) DEFAULT b'101', j json)",
+            "ALTER TABLE orders ADD COLUMN extra text, DROP COLUMN j",
+            "TRUNCATE TABLE orders",
+            "CREATE INDEX i ON orders (p)",
+            "RENAME TABLE orders TO bought",
+            "DROP TABLE bought",
+        ];
+        // The columns are told while nothing else happens on the server, so statement by statement; other tests may
+        // write to the same server at any time, and then a record comes without.
+        let mut told = 0;
+        for statement in statements {
+            db.run(statement).await;
+            told += usize::from(!statement.starts_with("TRUNCATE"));
+            source.until_records(&topic, told).await;
+        }
+        let records = source.records(&topic);
+        let id = |table: &str| format!("\"{name}\".\"{table}\"");
+        let wanted = [
+            ("orders", statements[0].to_owned(), Some(("CREATE", id("orders")))),
+            ("orders", statements[1].to_owned(), Some(("ALTER", id("orders")))),
+            ("", statements[3].to_owned(), None),
+            ("bought", statements[4].to_owned(), Some(("ALTER", id("bought")))),
+            ("bought", format!("DROP TABLE `{name}`.`bought`"), Some(("DROP", id("bought")))),
+        ];
+        for (record, (table, ddl, change)) in records.iter().zip(wanted) {
+            let value = &record.value;
+            assert_eq!(record.key, json!({"databaseName": name}));
+            assert_eq!((&value["ddl"], &value["databaseName"]), (&json!(ddl), &json!(name)));
+            assert_eq!(
+                (&value["source"]["table"], &value["source"]["thread"]),
+                (&json!(table), &Json::Null)
+            );
+            let changes = value["tableChanges"].as_array().expect("a list");
+            assert_eq!(changes.len(), usize::from(change.is_some()));
+            if let Some((kind, id)) = change {
+                assert_eq!((&changes[0]["type"], &changes[0]["id"]), (&json!(kind), &json!(id)));
+                assert!(kind != "DROP" || changes[0]["table"].is_null());
+            }
+        }
+        // A server of one's own would be idle; on the shared one the statement is tried until nobody disturbs it.
+        let mut tables: Vec<Json> = Vec::new();
+        for attempt in 0..50 {
+            let table = format!("t{attempt}");
+            db.run(&statements[0].replacen("orders", &table, 1)).await;
+            told += 1;
+            let records = source.until_records(&topic, told).await;
+            let described = &records.last().expect("a record").value["tableChanges"][0]["table"];
+            if !described.is_null() {
+                tables.push(described.clone());
+                break;
+            }
+        }
+        let table = tables.pop().expect("one of them was described");
+        assert_eq!(
+            (&table["defaultCharsetName"], &table["primaryKeyColumnNames"]),
+            (&json!("utf8mb4"), &json!(["id"]))
+        );
+        // As Debezium 3.6.3 told them of the same columns.
+        let column = |column: &Json| {
+            let fields = [
+                "name",
+                "jdbcType",
+                "typeName",
+                "charsetName",
+                "length",
+                "scale",
+                "optional",
+                "autoIncremented",
+                "generated",
+                "defaultValueExpression",
+                "enumValues",
+            ];
+            fields.map(|field| column[field].clone())
+        };
+        let columns: Vec<_> =
+            table["columns"].as_array().expect("columns").iter().map(column).collect();
+        let wanted = json!([
+            ["id", -5, "BIGINT UNSIGNED", null, null, null, false, true, true, null, null],
+            ["n", 12, "VARCHAR", "latin1", 20, null, false, false, false, "x", null],
+            ["p", 3, "DECIMAL", null, 10, 2, true, false, false, null, null],
+            ["st", 1, "ENUM", "utf8mb4", 1, null, true, false, false, "a", ["'a'", "'b,c'"]],
+            [
+                "at",
+                2014,
+                "TIMESTAMP",
+                null,
+                3,
+                null,
+                false,
+                true,
+                true,
+                "1970-01-01 00:00:00",
+                null
+            ],
+            ["bt", -7, "BIT", null, 3, null, true, false, false, "101", null],
+            ["j", 1111, "JSON", null, null, null, true, false, false, null, null],
+        ]);
+        assert_eq!(json!(columns), wanted);
+    });
+}
