@@ -126,6 +126,7 @@ fn follow(url: &str, gtid_set: &str, rows: u64) -> Result<Counted, Failure> {
     let setup = CaptureSetup {
         source: config.name.clone(),
         options: AvroOptions { debezium_compat: false },
+        debezium: cdc_reader::capture::DebeziumOptions::default(),
         commit_interval: Duration::from_millis(config.commit_interval_ms),
         filter: TableFilter::new(&config.tables)?,
         writer: Box::new(log.clone()),

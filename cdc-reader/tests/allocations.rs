@@ -226,6 +226,7 @@ fn encoding_rows_allocates_nothing() {
                     topic: TopicHandle(0),
                     timestamp_ms: 0,
                     skip_rows: 0,
+                    headers: &[],
                 };
                 let mut key_bytes = 0;
                 let rows = encode_rows_event(
@@ -279,6 +280,7 @@ fn per_transaction(rows: u64) -> u64 {
     let setup = CaptureSetup {
         source: "s".into(),
         options: AvroOptions { debezium_compat: false },
+        debezium: cdc_reader::capture::DebeziumOptions::default(),
         // Every transaction is committed, so that the log sees each of them.
         commit_interval: Duration::ZERO,
         filter: TableFilter::new(&["*.*".to_owned()]).expect("a pattern"),

@@ -73,6 +73,7 @@ fuzz_target!(|events: &[u8]| {
     let setup = CaptureSetup {
         source: "s".into(),
         options: AvroOptions { debezium_compat: false },
+        debezium: cdc_reader::capture::DebeziumOptions::default(),
         commit_interval: Duration::ZERO,
         filter: TableFilter::new(&["*.*".to_owned()]).expect("a pattern"),
         writer: Box::new(CheckingLog { topics: Vec::new() }),
