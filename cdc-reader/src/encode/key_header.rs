@@ -149,27 +149,43 @@ fn write_floating<T: LowerExp>(value: T, out: &mut Vec<u8>) {
 /// As Java's `BigDecimal.toString` of an unscaled big-endian two's complement: with an exponent when the number is
 /// below 10^-6.
 fn write_decimal(unscaled: &[u8], scale: usize, out: &mut Vec<u8>) {
-    let (negative, digits) = decimal_digits(unscaled);
-    if negative {
-        out.push(b'-');
-    }
+    let mut buffer = itoa::Buffer::new();
+    let wide;
+    let text = if unscaled.len() <= 16 {
+        let sign = if unscaled.first().is_some_and(|byte| byte & 0x80 != 0) { -1 } else { 0 };
+        buffer.format(
+            unscaled.iter().fold(sign, |number: i128, byte| number << 8 | i128::from(*byte)),
+        )
+    } else {
+        wide = wide_text(unscaled);
+        &wide
+    };
+    let (sign, digits) = text.split_at(usize::from(text.starts_with('-')));
+    let digits = digits.as_bytes();
+    out.extend_from_slice(sign.as_bytes());
     let exponent = digits.len() as i64 - 1 - scale as i64;
-    let text = if scale == 0 {
-        digits
+    if scale == 0 {
+        out.extend_from_slice(digits);
     } else if exponent >= -6 {
-        let digits = format!("{digits:0>width$}", width = scale + 1);
-        let (whole, fraction) = digits.split_at(digits.len() - scale);
-        format!("{whole}.{fraction}")
+        let (whole, fraction) = digits.split_at(digits.len().saturating_sub(scale));
+        out.extend_from_slice(if whole.is_empty() { b"0" } else { whole });
+        out.push(b'.');
+        out.extend(std::iter::repeat_n(b'0', scale - fraction.len()));
+        out.extend_from_slice(fraction);
     } else {
         let (first, rest) = digits.split_at(1);
-        let point = if rest.is_empty() { "" } else { "." };
-        format!("{first}{point}{rest}E{exponent}")
-    };
-    out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(first);
+        if !rest.is_empty() {
+            out.push(b'.');
+        }
+        out.extend_from_slice(rest);
+        out.push(b'E');
+        out.extend_from_slice(itoa::Buffer::new().format(exponent).as_bytes());
+    }
 }
 
-/// Sign and decimal digits of a two's complement of any length.
-fn decimal_digits(unscaled: &[u8]) -> (bool, String) {
+/// The decimal text of a two's complement of any length.
+fn wide_text(unscaled: &[u8]) -> String {
     let negative = unscaled.first().is_some_and(|byte| byte & 0x80 != 0);
     let mut magnitude: Vec<u8> = unscaled.to_vec();
     if negative {
@@ -190,7 +206,10 @@ fn decimal_digits(unscaled: &[u8]) -> (bool, String) {
     if digits.is_empty() {
         digits.push('0');
     }
-    (negative, digits.into_iter().rev().collect())
+    if negative {
+        digits.push('-');
+    }
+    digits.into_iter().rev().collect()
 }
 
 #[cfg(test)]
@@ -289,8 +308,10 @@ mod tests {
         fn decimals_have_their_numbers_digits(number: i128) {
             let mut bytes = Vec::new();
             write_unscaled(&mut bytes, number);
-            let (negative, digits) = decimal_digits(&bytes[1..]);
-            prop_assert_eq!((negative, digits), (number < 0, number.unsigned_abs().to_string()));
+            let mut out = Vec::new();
+            write_decimal(&bytes[1..], 0, &mut out);
+            prop_assert_eq!(String::from_utf8(out).expect("text"), number.to_string());
+            prop_assert_eq!(wide_text(&bytes[1..]), number.to_string());
         }
     }
 }

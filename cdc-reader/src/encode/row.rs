@@ -20,7 +20,9 @@ use crate::binlog::{
 #[derive(Debug, Default)]
 pub struct RowScratch {
     /// Where the headers of the event's records lie in the batch.
-    pub(super) headers: std::ops::Range<usize>,
+    pub(super) headers: Range<usize>,
+    /// A changed key as text.
+    pub(super) key_text: Vec<u8>,
     /// Where each key part's datum lies in the output, in key order.
     pub key_parts: Vec<Range<usize>>,
     /// Zero or partly zero dates that became NULL or, in columns that cannot be NULL, the epoch.

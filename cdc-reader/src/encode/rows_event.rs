@@ -240,8 +240,8 @@ fn split_key_change(
     let key = write_key(plan, &scratch.key_parts, &mut batch.bytes);
     parts.set_op(b'u');
 
-    let old_headers = key_change_headers(context, NEW_KEY, &key, &mut batch.bytes)?;
-    let new_headers = key_change_headers(context, OLD_KEY, &old_key, &mut batch.bytes)?;
+    let old_headers = key_change_headers(context, NEW_KEY, &key, scratch, &mut batch.bytes)?;
+    let new_headers = key_change_headers(context, OLD_KEY, &old_key, scratch, &mut batch.bytes)?;
     let record = |key: &Option<Key>, value, headers: &Range<usize>| EncodedRecord {
         topic: context.topic,
         key: key.as_ref().map(|key| key.framed.clone()),
@@ -262,13 +262,15 @@ fn key_change_headers(
     context: &RowsContext<'_>,
     name: &str,
     other: &Option<Key>,
+    scratch: &mut RowScratch,
     out: &mut Vec<u8>,
 ) -> Result<Range<usize>, Malformed> {
     let start = out.len();
     if let Some(other) = other {
-        let mut text = Vec::new();
-        context.plan.key_text.write(&out[other.datum.clone()], &mut text)?;
-        headers::write(out, name, &text).map_err(|_| Malformed("its key is too long"))?;
+        scratch.key_text.clear();
+        context.plan.key_text.write(&out[other.datum.clone()], &mut scratch.key_text)?;
+        headers::write(out, name, &scratch.key_text)
+            .map_err(|_| Malformed("its key is too long"))?;
     }
     out.extend_from_slice(context.headers);
     Ok(start..out.len())
