@@ -51,6 +51,43 @@ fn state_table_follows_every_kind_of_change() {
 }
 
 #[test]
+fn what_is_written_for_debeziums_consumers_is_no_table() {
+    let Some(mysql) = MySql::shared() else { return };
+    // A database of the name that the topic of transaction metadata ends in.
+    mysql.exec("create database transaction");
+    mysql.exec("create table transaction.orders (id int primary key, v text)");
+    let scenario = Scenario::new(mysql, "told", &["transaction.*"], "");
+    let command = [
+        ("CONTEXT_HEADERS", "true"),
+        ("TRANSACTION_METADATA", "true"),
+        ("HEARTBEAT_INTERVAL_MS", "100"),
+        ("SCHEMA_CHANGES", "true"),
+    ]
+    .into_iter()
+    .fold(scenario.command(&["up"]), |command, (key, value)| {
+        command.env(&format!("BINLAKE_SOURCE__TOLD__{key}"), value)
+    });
+    let mut up = command.start();
+    scenario.verify();
+    mysql.exec(
+        "use transaction;
+         begin; insert into orders values (1, 'a'), (2, 'b'); update orders set id = 3 where id = 1; commit;
+         alter table orders add column w int default 5;
+         insert into orders values (4, 'c', 6)",
+    );
+    scenario.verify();
+    scenario.wait_for_query(
+        "select id, v, w from told.transaction.orders order by id",
+        &["2,b,5", "3,a,5", "4,c,6"],
+    );
+    assert!(up.is_running());
+    let status = scenario.command(&["status", "--json"]).run(CATCH_UP).success();
+    for name in ["told.transaction.orders", "heartbeat"] {
+        assert_eq!(status.contains(name), name.ends_with("orders"), "{status}");
+    }
+}
+
+#[test]
 fn truncate_empties_a_state_table() {
     let Some(mysql) = MySql::shared() else { return };
     let database = mysql.new_database("truncated");
