@@ -63,12 +63,59 @@ fn write_uuid(bytes: &[u8; 16], out: &mut &mut [u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Rust prints `::ffff:1.2.3.4` as MariaDB does, but not `::1.2.3.4`.
+/// As MariaDB's `Inet6::to_string`: unlike Rust's, a run of one zero group is left out, too, and `::1.2.3.4` is an IPv4
+/// address in the old form.
 fn write_inet6(bytes: [u8; 16], out: &mut &mut [u8]) -> std::io::Result<()> {
-    match bytes {
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] if a != 0 || b != 0 => {
-            write!(out, "::{}", Ipv4Addr::new(a, b, c, d))
+    let groups = Ipv6Addr::from(bytes).segments();
+    let run = |from: usize| groups.iter().skip(from).take_while(|&&group| group == 0).count();
+    let (mut gap, mut gap_length) = (8, 0);
+    for from in 0..8 {
+        if run(from) > gap_length {
+            (gap, gap_length) = (from, run(from));
         }
-        _ => write!(out, "{}", Ipv6Addr::from(bytes)),
+    }
+    let ipv4 = gap == 0 && (gap_length == 6 || gap_length == 5 && groups[5] == 0xffff);
+    let mut at = 0;
+    while at < 8 {
+        if at == gap {
+            out.write_all(if at == 0 { b"::" } else { b":" })?;
+            at += gap_length;
+        } else if at == 6 && ipv4 {
+            let [.., a, b, c, d] = bytes;
+            return write!(out, "{}", Ipv4Addr::new(a, b, c, d));
+        } else {
+            write!(out, "{:x}{}", groups[at], if at == 7 { "" } else { ":" })?;
+            at += 1;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_mariadbs_text() {
+        for text in [
+            "::",
+            "::1",
+            "1::",
+            "2001:db8::ff",
+            "2001:db8::1:1:1:1:1",
+            "1:2:3:4:5:6:7:8",
+            "1:0:2:3::4",
+            "::192.0.2.1",
+            "::ffff:192.0.2.1",
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+        ] {
+            let address: Ipv6Addr = text.parse().expect("an address");
+            let mut out = Vec::new();
+            AddressKind::Inet6.write_stored(&address.octets(), &mut out);
+            assert_eq!(std::str::from_utf8(&out[1..]), Ok(text));
+        }
+        let mut out = Vec::new();
+        AddressKind::Uuid.write_stored(&[0x12, 0x3e, 0x45, 0x67], &mut out);
+        assert_eq!(&out[1..], b"123e4567-0000-0000-0000-000000000000");
     }
 }

@@ -35,7 +35,7 @@ impl ColumnInflater {
         if form == 0 {
             return Ok(rest);
         }
-        // The method (8: deflate) above a bit for zlib's header and the number of bytes of the length.
+        // The method (8: deflate) above a bit that stands for no zlib header, and the number of bytes of the length.
         let length_bytes = usize::from(form & 7);
         if form >> 4 != 8 || !(1..=4).contains(&length_bytes) {
             return Err(Malformed("a COMPRESSED column's value is in an unknown form"));
@@ -48,7 +48,7 @@ impl ColumnInflater {
         }
         self.inflated.resize(length as usize, 0);
         self.state.init();
-        let header = if form & 8 != 0 { TINFL_FLAG_PARSE_ZLIB_HEADER } else { 0 };
+        let header = if form & 8 == 0 { TINFL_FLAG_PARSE_ZLIB_HEADER } else { 0 };
         let flags = header | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
         let (status, _, written) =
             decompress(&mut self.state, deflated, &mut self.inflated, 0, flags);
@@ -64,6 +64,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn values_are_as_they_are_or_deflated() {
+        let mut inflater = ColumnInflater::default();
+        assert_eq!(inflater.inflated(&[]), Ok(&b""[..]));
+        assert_eq!(inflater.inflated(b"\0abc"), Ok(&b"abc"[..]));
+        // MariaDB's REPEAT('ab', 100).
+        let stored = [0x89, 0xc8, 0x4b, 0x4c, 0x4a, 0x1c, 0x16, 0x10, 0x00];
+        assert_eq!(inflater.inflated(&stored), Ok("ab".repeat(100).as_bytes()));
+        assert_eq!(inflater.inflated(&stored[..8]), Err(DAMAGED));
+        assert_eq!(
+            inflater.inflated(&[0x89, 0xc9, 0x4b, 0x4c, 0x4a, 0x1c, 0x16, 0x10, 0x00]),
+            Err(DAMAGED)
+        );
+        assert!(inflater.inflated(&[0x71, 1, 2]).is_err());
+    }
 
     proptest! {
         #[test]

@@ -172,8 +172,12 @@ async fn load_where(
             draft.add_column(&row, server.flavor.kind);
         }
     }
+    let visible = match server.flavor.kind {
+        Kind::MySql => "IS_VISIBLE",
+        Kind::MariaDb => "IF(IGNORED = 'YES', 'NO', 'YES')",
+    };
     let rows = ask(format!(
-        "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART, NULLABLE, IS_VISIBLE \
+        "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART, NULLABLE, {visible} \
          FROM information_schema.STATISTICS WHERE NON_UNIQUE = 0 AND {NOT_SYSTEM}{condition} \
          ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX"
     ))

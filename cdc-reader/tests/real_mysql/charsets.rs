@@ -235,10 +235,8 @@ async fn compare_all(connection: &mut Conn) -> usize {
                 );
                 all
             }
-            "utf8mb3" => ask(connection, &name, "CONCAT(byte.b, byte2.b)", "byte, byte2").await,
             "utf8mb4" => {
-                let mut all =
-                    ask(connection, &name, "CONCAT(byte.b, byte2.b)", "byte, byte2").await;
+                let mut all = legacy(connection, &name).await;
                 all.extend(
                     ask(connection, &name, "CONCAT(X'F09F', byte.b, byte2.b)", "byte, byte2").await,
                 );
@@ -266,7 +264,7 @@ fn every_code_of_every_character_set_is_what_mysql_says() {
             return write_tables(&mut connection).await;
         }
         let compared = compare_all(&mut connection).await;
-        assert!(compared > 2_000_000, "{compared} codes");
+        assert!(compared > 1_900_000, "{compared} codes");
     });
 }
 

@@ -5,6 +5,7 @@ mod catalog;
 mod charsets;
 mod debezium_records;
 mod debezium_schemas;
+mod mariadb_columns;
 mod preflight;
 mod protocol;
 mod server;
