@@ -5,7 +5,7 @@
 mod harness;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -27,6 +27,7 @@ fn columns() -> Vec<(&'static str, [&'static str; ROWS])> {
     vec![
         ("tinyint", ["-128", "127", "0", "NULL", "1", "-1"]),
         ("tinyint unsigned", ["255", "0", "1", "NULL", "128", "2"]),
+        ("bool", ["true", "false", "2", "NULL", "-128", "127"]),
         ("tinyint(1)", ["1", "0", "-1", "NULL", "127", "2"]),
         ("smallint", ["-32768", "32767", "0", "NULL", "1", "-1"]),
         ("smallint unsigned", ["65535", "0", "1", "NULL", "32768", "2"]),
@@ -57,6 +58,7 @@ fn columns() -> Vec<(&'static str, [&'static str; ROWS])> {
         ),
         ("bit(1)", ["b'1'", "b'0'", "b'1'", "NULL", "b'0'", "b'1'"]),
         ("bit(9)", ["b'100000001'", "b'0'", "b'111111111'", "NULL", "b'1'", "b'10'"]),
+        ("bit(17)", ["b'10000000000000001'", "0", "1", "NULL", "65536", "511"]),
         ("bit(64)", ["~0", "0", "1", "NULL", "256", "2"]),
         (
             "date",
@@ -155,12 +157,58 @@ fn columns() -> Vec<(&'static str, [&'static str; ROWS])> {
         ("text character set sjis", ["'日本'", "''", "'abc'", "NULL", "'x'", "'ア'"]),
         ("text character set gbk", ["'中文'", "''", "'abc'", "NULL", "'x'", "'中'"]),
         ("varchar(20) character set utf16", ["'한글'", "''", "'abc'", "NULL", "'🍜'", "'a'"]),
+        ("varchar(9) character set ascii", same("'a~'")),
+        ("varchar(9) character set dec8", same("'aé'")),
+        ("varchar(9) character set cp850", same("'aé'")),
+        ("varchar(9) character set hp8", same("'aé'")),
+        ("varchar(9) character set koi8r", same("'aя'")),
+        ("varchar(9) character set latin2", same("'ał'")),
+        ("varchar(9) character set swe7", same("'aÅé'")),
+        ("varchar(9) character set ujis", same("'a日丂ｱ'")),
+        ("varchar(9) character set hebrew", same("'aש'")),
+        ("varchar(9) character set tis620", same("'aก'")),
+        ("varchar(9) character set koi8u", same("'aї'")),
+        ("varchar(9) character set gb2312", same("'a中'")),
+        ("varchar(9) character set greek", same("'aλ'")),
+        ("varchar(9) character set cp1250", same("'ař'")),
+        ("varchar(9) character set latin5", same("'ağ'")),
+        ("varchar(9) character set armscii8", same("'aԱ'")),
+        ("varchar(9) character set utf8mb3", same("'a가'")),
+        ("varchar(9) character set ucs2", same("'a가'")),
+        ("varchar(9) character set cp866", same("'aя'")),
+        ("varchar(9) character set keybcs2", same("'ař'")),
+        ("varchar(9) character set macce", same("'ař'")),
+        ("varchar(9) character set macroman", same("'aé'")),
+        ("varchar(9) character set cp852", same("'ař'")),
+        ("varchar(9) character set latin7", same("'aė'")),
+        ("varchar(9) character set cp1251", same("'aя'")),
+        ("varchar(9) character set utf16le", same("'a🍜'")),
+        ("varchar(9) character set cp1256", same("'aش'")),
+        ("varchar(9) character set cp1257", same("'aė'")),
+        ("varchar(9) character set utf32", same("'a🍜'")),
+        ("varchar(9) character set geostd8", same("'aა'")),
+        ("varchar(9) character set cp932", same("'a日①'")),
+        ("varchar(9) character set eucjpms", same("'a日①'")),
+        ("varchar(9) character set gb18030", same("'a中🍜'")),
+        ("varchar(9) character set big5", same("'a中'")),
         ("text", ["repeat('x', 300)", "''", "'abc'", "NULL", "'x'", "'가'"]),
+        ("tinytext", ["'t'", "''", "'abc'", "NULL", "' '", "'가'"]),
+        ("longtext", ["repeat('z', 200000)", "''", "'abc'", "NULL", "' '", "'🍜'"]),
         ("mediumtext", ["repeat('y', 70000)", "''", "'abc'", "NULL", "'x'", "'가'"]),
         ("binary(4)", ["x'01020000'", "''", "x'00000000'", "NULL", "x'ff'", "'abcd'"]),
         ("varbinary(300)", ["x'0100'", "''", "repeat(x'ff', 300)", "NULL", "x'00'", "'abc'"]),
+        ("char(4) character set binary", ["x'0100'", "''", "x'ff'", "NULL", "x'00'", "'abcd'"]),
+        ("tinyblob", ["x'00'", "''", "repeat(x'fe', 255)", "NULL", "'a'", "x'ff'"]),
+        ("mediumblob", ["repeat(x'00', 70000)", "''", "x'01'", "NULL", "x'00'", "'abc'"]),
+        ("longblob", ["repeat(x'ff', 70000)", "''", "x'01'", "NULL", "x'00'", "'abc'"]),
         ("blob", ["x'0100ff'", "''", "repeat(x'fe', 300)", "NULL", "x'00'", "'abc'"]),
         ("enum('a','b,c','d\\'e','한')", ["'a'", "'b,c'", "'d\\'e'", "NULL", "''", "'한'"]),
+        ("enum('','a,','\'\'','\"')", ["''", "'a,'", "'\'\''", "NULL", "1", "'\"'"]),
+        ("enum('a','b') character set binary", ["'a'", "'b'", "1", "NULL", "0", "2"]),
+        (
+            SET_64,
+            ["18446744073709551615", "'m63'", "''", "NULL", "9223372036854775809", "'m0,m1,m62'"],
+        ),
         ("set('x','y','z')", ["'x'", "'x,z'", "''", "NULL", "'x,y,z'", "'y'"]),
         (
             "json",
@@ -184,12 +232,84 @@ fn columns() -> Vec<(&'static str, [&'static str; ROWS])> {
                 "NULL",
             ],
         ),
+        ("linestring", same("st_geomfromtext('LINESTRING(0 0,1 1,2 4)')")),
+        ("polygon srid 4326", same("st_geomfromtext('POLYGON((0 0,0 1,1 1,0 0))', 4326)")),
+        ("multipoint", same("st_geomfromtext('MULTIPOINT(0 0,1 1)')")),
+        ("multilinestring", same("st_geomfromtext('MULTILINESTRING((0 0,1 1),(2 2,3 3))')")),
+        ("multipolygon", same("st_geomfromtext('MULTIPOLYGON(((0 0,0 1,1 1,0 0)))')")),
+        (
+            "geometrycollection",
+            [
+                "st_geomfromtext('GEOMETRYCOLLECTION(POINT(1 1),LINESTRING(0 0,1 1))')",
+                "st_geomfromtext('GEOMETRYCOLLECTION EMPTY')",
+                "NULL",
+                "NULL",
+                "NULL",
+                "NULL",
+            ],
+        ),
+        ("point srid 4326", same("st_geomfromtext('POINT(52.5 13.4)', 4326)")),
         ("point not null", same("st_geomfromtext('POINT(1.5 -2)')")),
         (
             "vector(3)",
             ["to_vector('[1,2.5,-3]')", "NULL", "NULL", "NULL", "NULL", "to_vector('[0,0,0]')"],
         ),
     ]
+}
+
+const SET_64: &str = "set('m0','m1','m2','m3','m4','m5','m6','m7','m8','m9','m10','m11','m12','m13','m14','m15',\
+    'm16','m17','m18','m19','m20','m21','m22','m23','m24','m25','m26','m27','m28','m29','m30','m31','m32','m33','m34',\
+    'm35','m36','m37','m38','m39','m40','m41','m42','m43','m44','m45','m46','m47','m48','m49','m50','m51','m52','m53',\
+    'm54','m55','m56','m57','m58','m59','m60','m61','m62','m63')";
+
+/// A type's name without lengths, members and attributes: `TINYINT UNSIGNED`, `DECIMAL`.
+fn bare(kind: &str) -> String {
+    let kind = kind.to_uppercase();
+    let name: String = kind.chars().take_while(|c| c.is_alphanumeric()).collect();
+    let rest = kind.rsplit(')').next().unwrap_or_default();
+    let binary =
+        rest.contains("CHARACTER SET BINARY") && matches!(name.as_str(), "CHAR" | "VARCHAR");
+    match (binary, rest.contains("UNSIGNED")) {
+        (true, _) => name.replace("CHAR", "BINARY"),
+        (_, true) => format!("{name} UNSIGNED"),
+        _ => name,
+    }
+}
+
+/// The types in the first columns of the tables of `docs/TYPES.md`, and the character sets that it lists.
+fn documented() -> (BTreeSet<String>, BTreeSet<String>) {
+    let document = include_str!("../docs/TYPES.md");
+    let tables = document.split("## MariaDB's own types").next().expect("split has a first part");
+    let mut types = BTreeSet::new();
+    for row in tables.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| MySQL "))
+    {
+        let mut depth = 0;
+        let cell = row.split('|').nth(1).unwrap_or_default();
+        let names = cell.split(|c| {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            c == ',' && depth == 0
+        });
+        // "DECIMAL(p,s), p > 38": a condition is no type.
+        types.extend(names.map(str::trim).filter(|name| !name.contains(['<', '>'])).map(bare));
+    }
+    let sets = document.split("Character sets: ").nth(1).and_then(|rest| rest.split('.').next());
+    let sets =
+        sets.expect("the character sets are listed").split(", ").map(|set| set.trim().into());
+    (types, sets.collect())
+}
+
+#[test]
+fn every_documented_type_and_character_set_has_a_column_here_and_the_other_way_round() {
+    let (types, sets) = documented();
+    let tested: BTreeSet<String> = columns().iter().map(|(kind, _)| bare(kind)).collect();
+    assert_eq!(types, tested);
+    let mut tested: BTreeSet<String> = columns()
+        .iter()
+        .filter_map(|(kind, _)| kind.split_once("character set "))
+        .map(|(_, set)| set.into())
+        .collect();
+    tested.insert("utf8mb4".into());
+    assert_eq!(sets, tested);
 }
 
 /// Creates the table and fills it; NULL where a value is not allowed by the row's own expression.
@@ -212,10 +332,20 @@ fn create(mysql: &MySql, database: &str) {
 
 #[test]
 fn snapshot_rows_equal_stream_rows_in_every_server_time_zone() {
-    for options in
-        [&["--default-time-zone=+00:00"][..], &["--default-time-zone=-09:30", "--sql-mode=ANSI"]]
-    {
+    for options in [
+        &["--default-time-zone=+00:00"][..],
+        &["TZ=America/New_York", "--sql-mode=ANSI"],
+        &["TZ=Asia/Kolkata", "--sql-mode=NO_ZERO_DATE,NO_ZERO_IN_DATE,STRICT_TRANS_TABLES"],
+    ] {
         let Some(mysql) = MySql::start(options) else { return };
+        let zone = options.iter().find_map(|option| option.strip_prefix("TZ="));
+        let offset = mysql.value("select timestampdiff(minute, utc_timestamp(), now())");
+        let expected: &[&str] = match zone {
+            Some("Asia/Kolkata") => &["330"],
+            Some(_) => &["-300", "-240"],
+            None => &["0"],
+        };
+        assert!(offset.is_some_and(|offset| expected.contains(&offset.as_str())), "{options:?}");
         let database = mysql.new_database("types");
         create(&mysql, &database);
         let folder = tempfile::tempdir().expect("a folder");
@@ -259,11 +389,12 @@ fn snapshot_rows_equal_stream_rows_in_every_server_time_zone() {
 fn compare_with_mysql(mysql: &MySql, database: &str, stream: &BTreeMap<i32, Row>) {
     for (i, (kind, _)) in columns().iter().enumerate() {
         let integral =
-            kind.contains("int") && !kind.contains("point") && !kind.contains("bigint unsigned");
-        let text = kind.contains("char")
+            kind.contains("int") && !kind.contains("point") && !kind.contains("bigint unsigned")
+                || *kind == "bool";
+        let text = kind.contains("char") && !kind.contains("set binary")
             || kind.contains("text")
-            || kind.contains("enum")
-            || kind.contains("set(");
+            || kind.contains("enum") && !kind.contains("set binary")
+            || kind.starts_with("set(");
         if !integral && !text {
             continue;
         }

@@ -159,7 +159,14 @@ impl Server {
             .arg("serve")
             .arg(self.folder())
             .arg(self.port.to_string())
-            .args(options)
+            .args(options.iter().filter(|option| option.starts_with('-')))
+            // `TZ=America/New_York` is for the server's environment.
+            .envs(
+                options
+                    .iter()
+                    .filter(|option| !option.starts_with('-'))
+                    .filter_map(|o| o.split_once('=')),
+            )
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(for_script);
