@@ -27,7 +27,7 @@ pub use json_text::plain_json;
 pub use kafka::Kafka;
 pub use mysql::{MySql, Rows, Session};
 pub use python::Python;
-pub use servers::{Server, Stopped};
+pub use servers::{Server, Stopped, install, script_path};
 
 /// Reports that the running test cannot do its work here: a panic on CI, one loud line elsewhere.
 pub fn not_tested(why: &str) {
