@@ -3,7 +3,10 @@
 //!
 //! The text is built directly: a round trip through a schema library drops `connect.*` attributes of primitives.
 
+use std::borrow::Cow;
+
 use crate::{
+    avro_names::{field_name, full_name},
     column_type::ColumnType,
     default_value::DefaultValue,
     json_text::JsonForm,
@@ -44,12 +47,18 @@ pub fn is_double(column: &Column, options: AvroOptions) -> bool {
     column.details.float_with_digits && options.debezium_compat
 }
 
+/// The name of a column's field, here and in the lake: the column's own, or what Debezium makes of it.
+pub fn column_field(column: &Column, options: AvroOptions) -> Cow<'_, str> {
+    if options.debezium_compat { field_name(&column.name) } else { Cow::Borrowed(&column.name) }
+}
+
 /// The key record's schema; `None` for a table without a key.
 pub fn key_schema(schema: &TableSchema, options: AvroOptions) -> Option<String> {
     if schema.key.is_empty() {
         return None;
     }
     let topic = schema.id.topic();
+    let topic = full_name(&topic);
     let mut named = NamedRecords::default();
     let fields: Vec<String> =
         schema.key_columns().map(|column| field_text(column, false, options, &mut named)).collect();
@@ -64,6 +73,7 @@ pub fn key_schema(schema: &TableSchema, options: AvroOptions) -> Option<String> 
 /// The value's schema: the envelope with `before`, `after`, `source`, `transaction`, `op` and the time stamps.
 pub fn envelope_schema(schema: &TableSchema, options: AvroOptions) -> String {
     let topic = schema.id.topic();
+    let topic = full_name(&topic);
     let mut named = NamedRecords::default();
     let mut row = String::new();
     for (i, column) in schema.columns.iter().enumerate() {
@@ -135,7 +145,7 @@ fn field_text(
     options: AvroOptions,
     named: &mut NamedRecords,
 ) -> String {
-    let name = quoted(&column.name);
+    let name = quoted(&column_field(column, options));
     let type_text = column_type_text(column, options, named);
     let Some(default) = default_of(column, options) else {
         return if optional {

@@ -1,5 +1,6 @@
 //! The contract between Binlake's parts: table schemas, positions, Avro text and wire framing. Pure; no I/O.
 
+pub mod avro_names;
 pub mod avro_schema;
 pub mod avro_write;
 pub mod column_type;

@@ -10,7 +10,11 @@ use std::{
 };
 
 use cdc_reader::{ReaderError, SourceConfig, mysql::CatalogTable, source_digest::SourceTable};
-use schemas::{position::BinlogPlace, table_id::TableId};
+use schemas::{
+    avro_schema::{AvroOptions, column_field},
+    position::BinlogPlace,
+    table_id::TableId,
+};
 use sink_lake::{LakeConfig, LakeRows, Mode, SinkError, digests, rows_by_key};
 use thiserror::Error;
 
@@ -87,8 +91,10 @@ async fn one_pass(
 ) -> Result<HashSet<u128>, CompareError> {
     let mut source = SourceTable::open(sides.source, sides.table).await?;
     let schema = source.table().schema.clone();
-    let columns: Vec<String> = schema.columns.iter().map(|column| column.name.clone()).collect();
-    let key: Vec<String> = schema.key_columns().map(|column| column.name.clone()).collect();
+    let options = AvroOptions { debezium_compat: sides.source.debezium_compat };
+    let name = |column| column_field(column, options).into_owned();
+    let columns: Vec<String> = schema.columns.iter().map(name).collect();
+    let key: Vec<String> = schema.key_columns().map(name).collect();
     let names = Names { columns: &columns, key: &key };
     caught_up.with_source(sides).await?;
     let mut lake = digests(sides.table, sides.lake, &columns, &key).await?.unwrap_or_default();

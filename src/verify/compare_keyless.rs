@@ -4,6 +4,7 @@
 use std::{collections::HashMap, time::Instant};
 
 use cdc_reader::source_digest::SourceTable;
+use schemas::avro_schema::{AvroOptions, column_field};
 use sink_lake::{LakeRows, digests};
 
 use super::{
@@ -23,7 +24,9 @@ pub async fn compare_keyless(
     for strike in 1..=STRIKES {
         let mut source = SourceTable::open(sides.source, sides.table).await?;
         let schema = source.table().schema.clone();
-        let columns: Vec<String> = schema.columns.iter().map(|c| c.name.clone()).collect();
+        let options = AvroOptions { debezium_compat: sides.source.debezium_compat };
+        let name = |column| column_field(column, options).into_owned();
+        let columns: Vec<String> = schema.columns.iter().map(name).collect();
         caught_up.with_source(sides).await?;
         let mut wanted: HashMap<u128, u64> = HashMap::new();
         result.rows_source = 0;

@@ -21,13 +21,15 @@ import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 import java.util.Properties;
-import org.apache.kafka.connect.data.Schema;
 import org.apache.kafka.connect.data.Struct;
 import org.apache.kafka.connect.header.Header;
 import org.apache.kafka.connect.source.SourceRecord;
+import org.apache.kafka.connect.storage.SimpleHeaderConverter;
 
 public class Engine {
     private static final MockSchemaRegistryClient REGISTRY = new MockSchemaRegistryClient();
+    // Connect's default.
+    private static final SimpleHeaderConverter HEADERS = new SimpleHeaderConverter();
     private static final AvroConverter KEYS = converter(true);
     private static final AvroConverter VALUES = converter(false);
     // Not standard output, to which libraries print.
@@ -113,8 +115,9 @@ public class Engine {
         line.append(",\"headers\":[");
         String separator = "";
         for (Header header : record.headers()) {
-            line.append(separator).append("[").append(quoted(header.key())).append(",");
-            line.append(header.value() == null ? "null" : quoted(text(header))).append("]");
+            byte[] value = HEADERS.fromConnectHeader(record.topic(), header.key(), header.schema(), header.value());
+            line.append(separator).append("[").append(quoted(header.key())).append(",\"");
+            line.append(HexFormat.of().formatHex(value)).append("\"]");
             separator = ",";
         }
         return line.append("]}").toString();
@@ -131,15 +134,6 @@ public class Engine {
         line.append('"').append(HexFormat.of().formatHex(datum)).append('"');
         line.append(",\"").append(name).append("_schema\":");
         line.append(quoted(REGISTRY.getSchemaById(id).canonicalString()));
-    }
-
-    // A header's value as Connect's converter for headers would write it: texts as they are, structs as Avro in hex.
-    private static String text(Header header) {
-        if (header.value() instanceof Struct struct) {
-            byte[] framed = KEYS.fromConnectData("headers", header.schema(), struct);
-            return HexFormat.of().formatHex(framed, 5, framed.length);
-        }
-        return String.valueOf(header.value());
     }
 
     private static String quoted(String text) {

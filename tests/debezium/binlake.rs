@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use cdc_reader::{ReaderError, ReaderMetrics, SourceConfig};
-use change_log::{LogConfig, LogReader, open_reader};
+use change_log::{LogConfig, LogReader, headers, open_reader};
 use schemas::{
     table_id::schemas_topic,
     wire_format::{SchemaReference, read_framing},
@@ -96,7 +96,7 @@ impl Binlake {
         let schemas: HashMap<u64, Arc<str>> = self
             .read_all(&schemas_topic(&self.source))?
             .into_iter()
-            .map(|(key, value)| {
+            .map(|Stored { key, value, .. }| {
                 let key = key.expect("a fingerprint").try_into().expect("8 bytes");
                 let text = String::from_utf8(value.expect("a text")).expect("UTF-8");
                 (u64::from_le_bytes(key), text.into())
@@ -110,16 +110,15 @@ impl Binlake {
                 (Some(datum.to_vec()), Some(schemas[&id].clone()))
             }
         };
-        let records = self.read_all(topic)?.into_iter().map(|(key, value)| {
+        let records = self.read_all(topic)?.into_iter().map(|Stored { key, value, headers }| {
             let ((key, key_schema), (value, value_schema)) = (split(key), split(value));
             let topic = topic.to_owned();
-            Record { topic, key, value, key_schema, value_schema, headers: Vec::new() }
+            Record { topic, key, value, key_schema, value_schema, headers }
         });
         Some(records.collect())
     }
 
-    #[expect(clippy::type_complexity, reason = "key and value as they are in the log")]
-    fn read_all(&mut self, topic: &str) -> Option<Vec<(Option<Vec<u8>>, Option<Vec<u8>>)>> {
+    fn read_all(&mut self, topic: &str) -> Option<Vec<Stored>> {
         let reader = self.reader.as_mut();
         if !reader.topics(topic).ok()?.iter().any(|found| found.name == topic) {
             return None;
@@ -131,11 +130,26 @@ impl Binlake {
             let batch = reader.poll(Duration::from_secs(10)).expect("polls")?;
             for span in &batch.records {
                 let bytes = |part: Option<&[u8]>| part.map(<[u8]>::to_vec);
-                records.push((bytes(batch.key(span)), bytes(batch.value(span))));
+                let headers = headers::iter(batch.headers(span)).map(|header| {
+                    let (name, value) = header.expect("a whole header");
+                    (String::from_utf8(name.to_vec()).expect("UTF-8"), value.to_vec())
+                });
+                records.push(Stored {
+                    key: bytes(batch.key(span)),
+                    value: bytes(batch.value(span)),
+                    headers: headers.collect(),
+                });
             }
             next = batch.next_offset;
         }
         reader.unassign(topic, 0).expect("unassigned");
         Some(records)
     }
+}
+
+/// A record as it is in the log.
+struct Stored {
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Vec<(String, Vec<u8>)>,
 }

@@ -132,7 +132,36 @@ impl Comparison<'_> {
             (&theirs.value, &theirs.value_schema),
             report,
         );
+        self.headers(ours, theirs);
         self.found
+    }
+
+    /// Debezium's headers are ours, in their order; we have more, which begin with our name.
+    fn headers(&mut self, ours: &Record, theirs: &Record) {
+        let foreign = |record: &Record| -> Vec<(String, Vec<u8>)> {
+            let of_debezium =
+                record.headers.iter().filter(|(name, _)| !name.starts_with("binlake."));
+            let masked = of_debezium.map(|(name, value)| match name.as_str() {
+                // Each start has one of its own.
+                "__debezium.context.runId" => (name.clone(), Vec::new()),
+                _ => (name.clone(), value.clone()),
+            });
+            masked.collect()
+        };
+        let (ours, theirs) = (foreign(ours), foreign(theirs));
+        if ours != theirs {
+            let text = |headers: Vec<(String, Vec<u8>)>| -> String {
+                headers.iter().map(|(name, value)| format!("{name}={} ", hex(value))).collect()
+            };
+            let names = |headers: &[(String, Vec<u8>)]| -> Vec<String> {
+                headers.iter().map(|(name, _)| name.clone()).collect()
+            };
+            let class = match names(&ours) == names(&theirs) {
+                true => format!("value of headers {:?}", names(&theirs)),
+                false => format!("headers {:?} for theirs {:?}", names(&ours), names(&theirs)),
+            };
+            self.note(&class, text(ours), text(theirs));
+        }
     }
 
     fn datum(

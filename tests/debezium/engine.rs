@@ -136,8 +136,8 @@ fn record(line: &Value) -> Record {
         value_schema: text("value_schema"),
         headers: headers
             .map(|pair| {
-                let text = |i: usize| pair[i].as_str().unwrap_or("null").to_owned();
-                (text(0), text(1))
+                let text = |i: usize| pair[i].as_str().unwrap_or_default();
+                (text(0).to_owned(), from_hex(text(1)))
             })
             .collect(),
     }

@@ -34,6 +34,8 @@ fn every_record_is_debeziums_or_documented() {
         "field.name.adjustment.mode=avro",
         // Also TRUNCATE, which it leaves out unless told so.
         "skipped.operations=none",
+        // Four headers on every record, which we write when told so.
+        "extended.headers.enabled=false",
     ];
     let Some(mut debezium) = Debezium::start(&mysql, SOURCE, &properties) else { return };
     let mut binlake = binlake::Binlake::start(&mysql, SOURCE, serde_json::json!({}));

@@ -14,7 +14,8 @@ pub struct Record {
     pub value: Option<Vec<u8>>,
     pub key_schema: Option<Arc<str>>,
     pub value_schema: Option<Arc<str>>,
-    pub headers: Vec<(String, String)>,
+    /// Names and values.
+    pub headers: Vec<(String, Vec<u8>)>,
 }
 
 /// A part of a datum: a column of `before` or `after`, a field of `source`, or a field of the envelope.

@@ -114,7 +114,12 @@ impl Capture {
         let began_at = self.place.offset.saturating_sub(u64::from(header.size));
         let event =
             EventPlace { file: &self.place.file, offset: began_at, server_id: header.server_id };
-        let block = transaction.source_block(&target.schemas.schema.id, event);
+        let mut block = transaction.source_block(&target.schemas.schema.id, event);
+        if self.tables.options().debezium_compat {
+            // Debezium knows the thread of a BEGIN only, and the time of a statement to the millisecond.
+            block.thread = 0;
+            block.committed_at_us -= block.committed_at_us.rem_euclid(1000);
+        }
         self.parts.fill(&block, self.now_us);
         self.parts.set_op(b't');
         let headers_start = self.batch.bytes.len();

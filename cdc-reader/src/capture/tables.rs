@@ -67,6 +67,11 @@ impl Tables {
         }
     }
 
+    /// How the schemas are made.
+    pub(super) fn options(&self) -> AvroOptions {
+        self.options
+    }
+
     /// Takes a table map. Answers the table and the sentence when its shape cannot be read.
     pub(super) fn map(
         &mut self,
