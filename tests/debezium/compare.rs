@@ -1,15 +1,18 @@
 //! Compares the records of two readers, topic by topic and in order, leaf by leaf.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    iter::Peekable,
+};
 
 use serde_json::Value;
 
 use crate::record::{Leaf, Record, leaves};
 
-/// What the two readers legitimately say differently in every record: who wrote it and when it was processed.
+/// What two readers legitimately say differently in every record: who wrote it and when it was processed.
 const MASKED: [&str; 4] = ["source.version", "ts_ms", "ts_us", "ts_ns"];
-/// What a snapshot's record says of itself and not of its row: Debezium reads all tables at one place, we read each
-/// chunk at the place where it holds.
+/// What a record of a snapshot says of the snapshot and not of its row: Debezium reads all tables at one place, we
+/// read each chunk at the place where it holds.
 const MASKED_IN_SNAPSHOT: [&str; 6] = [
     "source.ts_ms",
     "source.ts_us",
@@ -19,14 +22,37 @@ const MASKED_IN_SNAPSHOT: [&str; 6] = [
     "source.pos",
 ];
 
-/// One way in which records differ.
+/// What of a record differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// There is no such record on one side.
+    Record,
+    Headers,
+    KeySchema,
+    ValueSchema,
+    Key,
+    Value,
+}
+
+/// One way in which two records differ.
 #[derive(Clone, Debug)]
 pub struct Difference {
-    /// What differs: a column's MySQL type or a field, and whether in schema, key or value.
-    pub class: String,
+    pub part: Part,
+    pub snapshot: bool,
+    /// A column's MySQL type, or a field of the envelope.
+    pub kind: String,
     pub topic: String,
-    pub ours: String,
-    pub theirs: String,
+    /// The column's or field's bytes (its text where it is one), empty where there is none.
+    pub ours: Vec<u8>,
+    pub theirs: Vec<u8>,
+}
+
+impl Difference {
+    /// What differences of one class have in common.
+    pub fn class(&self) -> String {
+        let phase = if self.snapshot { "snapshot" } else { "stream" };
+        format!("{:?} of {} ({phase})", self.part, self.kind)
+    }
 }
 
 /// What a comparison found.
@@ -54,26 +80,46 @@ pub fn compare(
     topics.dedup();
     for topic in topics {
         let none = Vec::new();
-        let (ours, theirs) = (ours.get(topic).unwrap_or(&none), theirs.get(topic).unwrap_or(&none));
-        if ours.len() != theirs.len() {
-            report.differences.push(Difference {
-                class: "number of records".into(),
-                topic: topic.clone(),
-                ours: operations(ours),
-                theirs: operations(theirs),
-            });
-        }
-        for (ours, theirs) in in_order(ours).iter().zip(&in_order(theirs)) {
-            report.compared += 1;
-            let comparison = Comparison { topic, types, found: Vec::new() };
-            let found = comparison.records(ours, theirs, &mut report);
-            if found.is_empty() {
-                report.equal += 1;
+        let ours = in_order(ours.get(topic).unwrap_or(&none));
+        let theirs = in_order(theirs.get(topic).unwrap_or(&none));
+        let (mut our_rest, mut their_rest) = (ours.iter().peekable(), theirs.iter().peekable());
+        while let Some((ours, theirs)) = pair(&mut our_rest, &mut their_rest) {
+            let mut comparison = Comparison { topic, types, snapshot: false, found: Vec::new() };
+            match (ours, theirs) {
+                (Some(ours), Some(theirs)) => {
+                    report.compared += 1;
+                    comparison.snapshot = operation(theirs) == Some('r');
+                    report.snapshot += usize::from(comparison.snapshot);
+                    report.tombstones +=
+                        usize::from(ours.value.is_none() && theirs.value.is_none());
+                    comparison.records(ours, theirs);
+                    report.equal += usize::from(comparison.found.is_empty());
+                }
+                (ours, theirs) => comparison.lone(ours, theirs),
             }
-            report.differences.extend(found);
+            report.differences.extend(comparison.found);
         }
     }
     report
+}
+
+/// The next two records of a topic. One of operation `t` that the other side does not have stands alone, so that what
+/// follows it is still compared.
+#[expect(clippy::type_complexity, reason = "an iterator over references")]
+fn pair<'a>(
+    ours: &mut Peekable<std::slice::Iter<'a, &'a Record>>,
+    theirs: &mut Peekable<std::slice::Iter<'a, &'a Record>>,
+) -> Option<(Option<&'a Record>, Option<&'a Record>)> {
+    let empties =
+        |record: Option<&&&Record>| record.and_then(|record| operation(record)) == Some('t');
+    match (empties(ours.peek()), empties(theirs.peek())) {
+        (true, false) => Some((ours.next().copied(), None)),
+        (false, true) => Some((None, theirs.next().copied())),
+        _ => match (ours.next(), theirs.next()) {
+            (None, None) => None,
+            (ours, theirs) => Some((ours.copied(), theirs.copied())),
+        },
+    }
 }
 
 /// The records with those of the snapshot, which come first, in the order of their keys: each reader reads a table in
@@ -96,10 +142,7 @@ fn parts(record: &Record) -> Vec<Leaf> {
     let (Some(value), Some(schema)) = (&record.value, &record.value_schema) else {
         return Vec::new();
     };
-    serde_json::from_str(schema)
-        .ok()
-        .and_then(|schema| leaves(&schema, value).ok())
-        .unwrap_or_default()
+    leaves(&parsed(schema), value).unwrap_or_default()
 }
 
 /// The letter of its operation, `-` for a tombstone.
@@ -111,174 +154,129 @@ fn operation(record: &Record) -> Option<char> {
     op.bytes.get(1).map(|byte| *byte as char)
 }
 
-/// A letter for each record: its operation, or `-` for a tombstone.
-fn operations(records: &[Record]) -> String {
-    let letters: String = records.iter().map(|record| operation(record).unwrap_or('?')).collect();
-    format!("{} {letters}", records.len())
+fn parsed(schema: &str) -> Value {
+    serde_json::from_str(schema).expect("a schema is JSON")
 }
 
 struct Comparison<'a> {
     topic: &'a str,
     types: &'a ColumnTypes,
+    snapshot: bool,
     found: Vec<Difference>,
 }
 
+/// A datum and the text of its schema.
+type Datum<'a> = Option<(&'a [u8], &'a str)>;
+
 impl Comparison<'_> {
-    fn records(mut self, ours: &Record, theirs: &Record, report: &mut Report) -> Vec<Difference> {
-        self.datum("key", (&ours.key, &ours.key_schema), (&theirs.key, &theirs.key_schema), report);
-        self.datum(
-            "value",
-            (&ours.value, &ours.value_schema),
-            (&theirs.value, &theirs.value_schema),
-            report,
-        );
+    fn records(&mut self, ours: &Record, theirs: &Record) {
+        self.datum(Part::Key, ours.key_datum(), theirs.key_datum());
+        self.datum(Part::Value, ours.value_datum(), theirs.value_datum());
         self.headers(ours, theirs);
-        self.found
+    }
+
+    fn lone(&mut self, ours: Option<&Record>, theirs: Option<&Record>) {
+        let text = |record: Option<&Record>| {
+            record.map(|record| operation(record).unwrap_or('?').to_string()).unwrap_or_default()
+        };
+        self.note(Part::Record, "a record", text(ours), text(theirs));
     }
 
     /// Debezium's headers are ours, in their order; we have more, which begin with our name.
     fn headers(&mut self, ours: &Record, theirs: &Record) {
-        let foreign = |record: &Record| -> Vec<(String, Vec<u8>)> {
+        let text = |record: &Record| -> String {
             let of_debezium =
                 record.headers.iter().filter(|(name, _)| !name.starts_with("binlake."));
             let masked = of_debezium.map(|(name, value)| match name.as_str() {
                 // Each start has one of its own.
-                "__debezium.context.runId" => (name.clone(), Vec::new()),
-                _ => (name.clone(), value.clone()),
+                "__debezium.context.runId" => format!("{name}\n"),
+                _ => format!("{name}={}\n", readable(value)),
             });
             masked.collect()
         };
-        let (ours, theirs) = (foreign(ours), foreign(theirs));
+        let (ours, theirs) = (text(ours), text(theirs));
         if ours != theirs {
-            let text = |headers: Vec<(String, Vec<u8>)>| -> String {
-                headers.iter().map(|(name, value)| format!("{name}={} ", hex(value))).collect()
-            };
-            let names = |headers: &[(String, Vec<u8>)]| -> Vec<String> {
-                headers.iter().map(|(name, _)| name.clone()).collect()
-            };
-            let class = match names(&ours) == names(&theirs) {
-                true => format!("value of headers {:?}", names(&theirs)),
-                false => format!("headers {:?} for theirs {:?}", names(&ours), names(&theirs)),
-            };
-            self.note(&class, text(ours), text(theirs));
+            self.note(Part::Headers, "a record", ours, theirs);
         }
     }
 
-    fn datum(
-        &mut self,
-        what: &str,
-        ours: (&Option<Vec<u8>>, &Option<std::sync::Arc<str>>),
-        theirs: (&Option<Vec<u8>>, &Option<std::sync::Arc<str>>),
-        report: &mut Report,
-    ) {
-        let ((Some(our_bytes), Some(our_text)), (Some(their_bytes), Some(their_text))) =
-            ((ours.0, ours.1), (theirs.0, theirs.1))
-        else {
-            if what == "value" && ours.0.is_none() && theirs.0.is_none() {
-                report.tombstones += 1;
+    fn datum(&mut self, part: Part, ours: Datum<'_>, theirs: Datum<'_>) {
+        let (our_bytes, our_text, their_bytes, their_text) = match (ours, theirs) {
+            (Some((our_bytes, our_text)), Some((their_bytes, their_text))) => {
+                (our_bytes, our_text, their_bytes, their_text)
             }
-            if ours.0.is_some() != theirs.0.is_some() {
-                let presence = |bytes: &Option<Vec<u8>>| {
-                    bytes.as_ref().map_or("none".to_owned(), |bytes| hex(bytes))
+            (None, None) => return,
+            (ours, theirs) => {
+                let bytes = |datum: Option<(&[u8], &str)>| -> Vec<u8> {
+                    datum.map(|(bytes, _)| bytes.to_vec()).unwrap_or_default()
                 };
-                self.note(&format!("presence of the {what}"), presence(ours.0), presence(theirs.0));
+                return self.note(part, "all of it", bytes(ours), bytes(theirs));
             }
-            return;
         };
-        let parse = |text: &str| -> Value { serde_json::from_str(text).expect("a schema is JSON") };
-        let (our_schema, their_schema) = (parse(our_text), parse(their_text));
+        let (our_schema, their_schema) = (parsed(our_text), parsed(their_text));
         if our_text != their_text {
-            self.schemas(what, &our_schema, &their_schema);
+            self.schemas(part, &our_schema, &their_schema);
         }
-        let split = |schema: &Value, bytes: &[u8]| leaves(schema, bytes);
-        match (split(&our_schema, our_bytes), split(&their_schema, their_bytes)) {
-            (Ok(ours), Ok(theirs)) => {
-                let snapshot = what == "value"
-                    && theirs.iter().any(|leaf| leaf.path == "op" && leaf.bytes == b"\x02r");
-                report.snapshot += usize::from(snapshot);
-                self.leaves(what, &ours, &theirs, snapshot);
-            }
-            (Err(error), _) => {
-                self.note("our datum does not follow its schema", error, String::new())
-            }
-            (_, Err(error)) => {
-                self.note("their datum is not understood here", String::new(), error)
+        match (leaves(&our_schema, our_bytes), leaves(&their_schema, their_bytes)) {
+            (Ok(ours), Ok(theirs)) => self.leaves(part, &ours, &theirs),
+            (ours, theirs) => {
+                let error = |leaves: Result<_, String>| leaves.err().unwrap_or_default();
+                self.note(
+                    part,
+                    "bytes that do not follow their schema",
+                    error(ours),
+                    error(theirs),
+                );
             }
         }
     }
 
-    fn schemas(&mut self, what: &str, ours: &Value, theirs: &Value) {
-        let row = |schema: &Value| -> BTreeMap<String, String> {
-            let inner = match what {
-                "key" => schema,
-                _ => &schema["fields"][0]["type"][1],
-            };
-            let fields = inner["fields"].as_array().into_iter().flatten();
-            fields
-                .map(|field| {
-                    (field["name"].as_str().unwrap_or_default().to_owned(), field.to_string())
-                })
-                .collect()
+    /// Columns whose fields differ; the whole text where no column's does.
+    fn schemas(&mut self, part: Part, ours: &Value, theirs: &Value) {
+        let (part, row) = match part {
+            Part::Key => (Part::KeySchema, "/fields"),
+            _ => (Part::ValueSchema, "/fields/0/type/1/fields"),
         };
-        let (our_row, their_row) = (row(ours), row(theirs));
-        let mut named = false;
-        for (column, our_field) in &our_row {
-            match their_row.get(column) {
-                Some(their_field) if their_field == our_field => {}
-                Some(their_field) => {
-                    named = true;
-                    let class = format!("{what} schema of {}", self.kind(column));
-                    self.note(&class, our_field.clone(), their_field.clone());
-                }
-                None => {
-                    named = true;
-                    self.note(
-                        &format!("{what} schema: a column only of ours"),
-                        our_field.clone(),
-                        String::new(),
-                    );
-                }
+        let columns = |schema: &Value| -> BTreeMap<String, String> {
+            let fields = schema.pointer(row).and_then(Value::as_array).into_iter().flatten();
+            fields.map(|field| (name(field).to_owned(), field.to_string())).collect()
+        };
+        let before = self.found.len();
+        let (our_columns, their_columns) = (columns(ours), columns(theirs));
+        for (column, ours) in &our_columns {
+            let theirs = their_columns.get(column).map(String::as_str).unwrap_or_default();
+            if ours != theirs {
+                self.note(part, &self.kind(column), ours.as_str(), theirs);
             }
         }
-        for (column, their_field) in
-            their_row.iter().filter(|(name, _)| !our_row.contains_key(*name))
-        {
-            named = true;
-            let class = format!("{what} schema: a column only of theirs");
-            self.note(&class, String::new(), format!("{column}: {their_field}"));
+        for (column, theirs) in &their_columns {
+            if !our_columns.contains_key(column) {
+                self.note(part, &self.kind(column), "", theirs.as_str());
+            }
         }
-        if !named {
-            self.note(&format!("{what} schema text"), ours.to_string(), theirs.to_string());
+        if self.found.len() == before {
+            self.note(part, "the whole text", ours.to_string(), theirs.to_string());
         }
     }
 
-    fn leaves(&mut self, what: &str, ours: &[Leaf], theirs: &[Leaf], snapshot: bool) {
-        let phase = if snapshot { "snapshot" } else { "stream" };
+    fn leaves(&mut self, part: Part, ours: &[Leaf], theirs: &[Leaf]) {
         let find = |leaves: &[Leaf], path: &str| {
             leaves.iter().find(|leaf| leaf.path == path).map(|leaf| leaf.bytes.clone())
         };
-        let mut paths: Vec<&str> = ours.iter().map(|leaf| leaf.path.as_str()).collect();
-        paths.extend(
-            theirs
-                .iter()
-                .map(|leaf| leaf.path.as_str())
-                .filter(|path| !paths.contains(path))
-                .collect::<Vec<_>>(),
-        );
-        for path in paths {
-            let masked = what == "value"
-                && (MASKED.contains(&path) || snapshot && MASKED_IN_SNAPSHOT.contains(&path));
-            let (our_bytes, their_bytes) = (find(ours, path), find(theirs, path));
-            if masked && our_bytes.is_some() && their_bytes.is_some() || our_bytes == their_bytes {
+        let only_theirs = theirs.iter().filter(|leaf| find(ours, &leaf.path).is_none());
+        for path in ours.iter().chain(only_theirs).map(|leaf| leaf.path.as_str()) {
+            let masked = part == Part::Value
+                && (MASKED.contains(&path) || self.snapshot && MASKED_IN_SNAPSHOT.contains(&path));
+            let (ours, theirs) = (find(ours, path), find(theirs, path));
+            if ours == theirs || masked && ours.is_some() && theirs.is_some() {
                 continue;
             }
-            let name = match path.strip_prefix("before.").or(path.strip_prefix("after.")) {
-                Some(column) => self.kind(column),
-                None if what == "key" => self.kind(path),
-                None => path.to_owned(),
+            let column = match part {
+                Part::Key => Some(path),
+                _ => path.strip_prefix("before.").or(path.strip_prefix("after.")),
             };
-            let text = |bytes: Option<Vec<u8>>| bytes.map_or("absent".into(), |bytes| hex(&bytes));
-            self.note(&format!("{what} of {name} ({phase})"), text(our_bytes), text(their_bytes));
+            let kind = column.map_or_else(|| path.to_owned(), |column| self.kind(column));
+            self.note(part, &kind, ours.unwrap_or_default(), theirs.unwrap_or_default());
         }
     }
 
@@ -287,25 +285,36 @@ impl Comparison<'_> {
         self.types.get(&name).cloned().unwrap_or_else(|| format!("{}.{column}", self.topic))
     }
 
-    fn note(&mut self, class: &str, ours: String, theirs: String) {
+    fn note(
+        &mut self,
+        part: Part,
+        kind: &str,
+        ours: impl Into<Vec<u8>>,
+        theirs: impl Into<Vec<u8>>,
+    ) {
         self.found.push(Difference {
-            class: class.to_owned(),
+            part,
+            snapshot: self.snapshot,
+            kind: kind.to_owned(),
             topic: self.topic.to_owned(),
-            ours,
-            theirs,
+            ours: ours.into(),
+            theirs: theirs.into(),
         });
     }
 }
 
-/// Hex digits and, after them, what can be read.
-fn hex(bytes: &[u8]) -> String {
-    const BYTES_MAX: usize = 80;
+fn name(field: &Value) -> &str {
+    field["name"].as_str().unwrap_or_default()
+}
+
+/// Text as it is; other bytes as hex digits and what can be read of them.
+pub fn readable(bytes: &[u8]) -> String {
+    const BYTES_MAX: usize = 600;
     let shown = &bytes[..bytes.len().min(BYTES_MAX)];
+    let text = String::from_utf8_lossy(shown);
+    if !text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
+        return text.into_owned();
+    }
     let digits: String = shown.iter().map(|byte| format!("{byte:02x}")).collect();
-    let text: String = String::from_utf8_lossy(shown)
-        .chars()
-        .map(|c| if c.is_control() { '.' } else { c })
-        .collect();
-    let more = if bytes.len() > BYTES_MAX { "..." } else { "" };
-    format!("{digits}{more} {text:?}")
+    format!("{digits} {text:?}")
 }

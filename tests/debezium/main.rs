@@ -8,18 +8,25 @@ mod binlake;
 mod columns;
 mod compare;
 mod engine;
+mod known;
 mod record;
 mod workload;
 
-use std::{collections::HashMap, fmt::Write};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write,
+};
 
-use compare::{ColumnTypes, Report, compare};
+use compare::{ColumnTypes, Difference, Report, compare, readable};
 use engine::Debezium;
 use harness::MySql;
+use known::KNOWN;
 use record::Record;
 
 const SOURCE: &str = "udon";
 const SEED: u64 = 1;
+/// How many examples of an unexplained difference are shown.
+const EXAMPLES_MAX: usize = 4;
 
 #[test]
 fn every_record_is_debeziums_or_documented() {
@@ -54,38 +61,60 @@ fn every_record_is_debeziums_or_documented() {
     }
     theirs.remove(SOURCE);
     let report = compare(&binlake.finish(), &theirs, &types);
-    let text = described(&report);
-    std::fs::write("/tmp/h3w/report.txt", &text).expect("written");
-    assert!(report.differences.is_empty(), "seed {seed}\n{text}");
+    let (text, unknown) = described(&report);
+    println!("{text}");
+    assert!(
+        unknown == 0,
+        "{unknown} differences that docs/DEBEZIUM.md does not name, with seed {seed}:\n{text}"
+    );
+    assert!(report.compared > 5000 && report.snapshot > 500, "records are missing:\n{text}");
 }
 
-fn described(report: &Report) -> String {
+#[test]
+fn every_known_difference_is_documented() {
+    let document = include_str!("../../docs/DEBEZIUM.md");
+    for known in KNOWN {
+        let heading = format!("### {}\n", known.heading);
+        assert!(document.contains(&heading), "docs/DEBEZIUM.md has no {heading}");
+    }
+}
+
+/// What was compared and found, and how many differences have no reason.
+fn described(report: &Report) -> (String, usize) {
     let mut text = format!(
         "{} records compared ({} of the snapshot, {} tombstones), {} equal\n",
         report.compared, report.snapshot, report.tombstones, report.equal
     );
-    let mut classes: HashMap<&str, Vec<&compare::Difference>> = HashMap::new();
+    let mut classes: BTreeMap<String, Vec<&Difference>> = BTreeMap::new();
+    let mut unknown = 0;
     for difference in &report.differences {
-        classes.entry(&difference.class).or_default().push(difference);
+        let known = KNOWN.iter().find(|known| (known.covers)(difference));
+        unknown += usize::from(known.is_none());
+        let reason = known.map_or("WITHOUT A REASON", |known| known.heading);
+        classes.entry(format!("{reason}: {}", difference.class())).or_default().push(difference);
     }
-    let mut classes: Vec<_> = classes.into_iter().collect();
-    classes.sort_by_key(|(class, _)| *class);
     for (class, differences) in classes {
-        writeln!(text, "{class}: {}", differences.len()).expect("a string can be written to");
-        let mut shown: Vec<(&str, &str)> = Vec::new();
-        for difference in &differences {
-            let pair = (difference.ours.as_str(), difference.theirs.as_str());
-            if !shown.contains(&pair) && shown.len() < 4 {
+        writeln!(text, "{}x {class}", differences.len()).expect("a string can be written to");
+        if !class.starts_with("WITHOUT") {
+            continue;
+        }
+        let mut shown: Vec<(&[u8], &[u8])> = Vec::new();
+        for difference in differences {
+            let pair = (difference.ours.as_slice(), difference.theirs.as_slice());
+            if shown.len() < EXAMPLES_MAX && !shown.contains(&pair) {
                 shown.push(pair);
-                let _ = writeln!(
+                writeln!(
                     text,
                     "    {}\n      ours   {}\n      theirs {}",
-                    difference.topic, pair.0, pair.1
-                );
+                    difference.topic,
+                    readable(pair.0),
+                    readable(pair.1)
+                )
+                .expect("a string can be written to");
             }
         }
     }
-    text
+    (text, unknown)
 }
 
 /// The tables that have rows, as topics.

@@ -18,6 +18,18 @@ pub struct Record {
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
+impl Record {
+    /// The key and its schema's text.
+    pub fn key_datum(&self) -> Option<(&[u8], &str)> {
+        self.key.as_deref().zip(self.key_schema.as_deref())
+    }
+
+    /// The value and its schema's text.
+    pub fn value_datum(&self) -> Option<(&[u8], &str)> {
+        self.value.as_deref().zip(self.value_schema.as_deref())
+    }
+}
+
 /// A part of a datum: a column of `before` or `after`, a field of `source`, or a field of the envelope.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Leaf {
