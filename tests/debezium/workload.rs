@@ -37,7 +37,7 @@ pub fn before(mysql: &MySql, seed: u64) {
     session.exec("create table z_end.sentinel (id int primary key)");
 }
 
-/// The changes while both readers follow; ends with a row in `z_end.sentinel`.
+/// The changes while both readers follow. A row in `z_end.sentinel` comes after them.
 pub fn during(mysql: &MySql, seed: u64) {
     let mut session = session(mysql);
     session.exec("use kinds");
@@ -59,7 +59,28 @@ pub fn during(mysql: &MySql, seed: u64) {
     odd_changes(&mut session);
     session.exec("set session binlog_transaction_compression = on");
     random_changes(&mut session, seed + 2, 60);
-    session.exec("insert into z_end.sentinel values (1)");
+}
+
+/// Fewer tables, for the records that go with every transaction.
+pub fn before_transactions(mysql: &MySql, seed: u64) {
+    let mut session = session(mysql);
+    for database in ["shop", "plant", "z_end"] {
+        session.exec(&format!("create database `{database}`"));
+    }
+    shop_tables(&mut session);
+    plant_tables(&mut session);
+    random_changes(&mut session, seed, 20);
+    session.exec("create table z_end.sentinel (id int primary key)");
+}
+
+/// Transactions of every form, with statements between them.
+pub fn transactions(mysql: &MySql, seed: u64) {
+    let mut session = session(mysql);
+    random_changes(&mut session, seed + 1, 150);
+    plant_changes(&mut session);
+    session.exec("alter table shop.maybe add column c int; truncate table shop.clicks; flush logs");
+    session.exec("set session binlog_transaction_compression = on");
+    random_changes(&mut session, seed + 2, 50);
 }
 
 fn session(mysql: &MySql) -> Session {
