@@ -18,6 +18,7 @@ pub const KNOWN: &[Known] = &[
     Known { heading: "Negative times in JSON", covers: negative_time_in_json },
     Known { heading: "TIMESTAMP in a snapshot", covers: timestamp_in_snapshot },
     Known { heading: "FLOAT in a snapshot", covers: float_in_snapshot },
+    Known { heading: "BIT in the key of a snapshot", covers: bit_in_key },
     Known { heading: "YEAR 0000", covers: year_zero },
     Known { heading: "Years before 100", covers: early_year },
     Known { heading: "ENUM members with a comma", covers: enum_with_comma },
@@ -100,6 +101,18 @@ fn float_in_snapshot(difference: &Difference) -> bool {
         && difference.snapshot
         && (difference.kind == "float" || difference.kind == "float not null")
         && six_digits == Some(theirs)
+}
+
+fn bit_in_key(difference: &Difference) -> bool {
+    let mut turned = difference.theirs.clone();
+    if let Some((_length, bits)) = turned.split_first_mut() {
+        bits.reverse();
+    }
+    matches!(difference.part, Part::Key | Part::Value)
+        && difference.snapshot
+        && difference.kind.starts_with("bit(")
+        && difference.topic.contains(".p_")
+        && turned == difference.ours
 }
 
 fn year_zero(difference: &Difference) -> bool {

@@ -45,7 +45,9 @@ fn every_record_is_debeziums_or_documented() {
 
 #[test]
 fn transactions_and_headers_are_debeziums() {
-    let Some(mysql) = MySql::start(&[]) else { return };
+    // Also a server elsewhere, and statements of more than one rows event.
+    let options = ["--default-time-zone=-09:30", "--binlog-row-event-max-size=1024"];
+    let Some(mysql) = MySql::start(&options) else { return };
     workload::before_transactions(&mysql, seed());
     let both = SideBySide {
         mysql: &mysql,

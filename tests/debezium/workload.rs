@@ -21,6 +21,10 @@ pub fn before(mysql: &MySql, seed: u64) {
         session.exec(&create_kind(&name, kind));
         insert_kind(&mut session, &name, kind, 0);
     }
+    for (name, kind) in keys() {
+        session.exec(&format!("create table {name} (v {} primary key, n int)", kind.definition));
+        session.exec(&format!("insert into {name} values ({}, 1)", kind.values[0]));
+    }
     for (i, (definition, default)) in DEFAULTS.iter().enumerate() {
         // TEXT, BLOB and JSON take expressions; a nullable TIMESTAMP says so.
         session.exec(&format!(
@@ -46,6 +50,17 @@ pub fn during(mysql: &MySql, seed: u64) {
         session.exec(&format!("update {name} set v = null where id = 100"));
         session.exec(&format!("update {name} set id = id + 1000 where id = 0"));
         session.exec(&format!("delete from {name} where id in (1, 100)"));
+    }
+    for (name, kind) in keys() {
+        session.exec(&format!("update {name} set n = 2"));
+        for value in kind.values[1..].iter().filter(|value| **value != "NULL") {
+            // The key of the row moves from value to value, each with its two headers.
+            session.exec(&format!("update {name} set v = {value}"));
+        }
+        session.exec(&format!(
+            "delete from {name}; insert into {name} values ({}, 3)",
+            kind.values[0]
+        ));
     }
     for i in 0..DEFAULTS.len() {
         let name = format!("d{i:02}");
@@ -81,6 +96,10 @@ pub fn transactions(mysql: &MySql, seed: u64) {
     session.exec("alter table shop.maybe add column c int; truncate table shop.clicks; flush logs");
     session.exec("set session binlog_transaction_compression = on");
     random_changes(&mut session, seed + 2, 50);
+    session.exec(
+        "set session binlog_transaction_compression = off, session binlog_rows_query_log_events = on",
+    );
+    random_changes(&mut session, seed + 3, 20);
 }
 
 fn session(mysql: &MySql) -> Session {
@@ -94,6 +113,16 @@ fn kinds() -> impl Iterator<Item = (String, &'static Kind)> {
         kinds.iter().enumerate().map(move |(i, kind)| (format!("{prefix}{i:02}"), kind))
     };
     named("k", KINDS).chain(named("z", ZERO_DATES))
+}
+
+/// The types that a primary key may have. Not those of which a value differs: the key and its headers would only say
+/// so again.
+fn keys() -> impl Iterator<Item = (String, &'static Kind)> {
+    const NEVER: [&str; 8] = ["text", "blob", "json", "geom", "point", "line", "polygon", "vector"];
+    const DIFFERENT: [&str; 3] = ["early", "year", "b,c"];
+    let fits =
+        |kind: &Kind| !NEVER.iter().chain(&DIFFERENT).any(|word| kind.definition.contains(word));
+    kinds().filter(move |(_, kind)| fits(kind)).map(|(name, kind)| (format!("p_{name}"), kind))
 }
 
 fn create_kind(name: &str, kind: &Kind) -> String {
@@ -276,6 +305,31 @@ fn moving_changes(session: &mut Session) {
          create table real_and_bool (id int primary key, r real, b boolean, n nchar(3), s serial);
          insert into real_and_bool values (1, 1.1, true, 'abc', 1);
          create database later; create table later.t (id int primary key); insert into later.t values (1)",
+    );
+    session.exec(
+        "create table shapes (id int primary key, a int, s varchar(9)); insert into shapes values (1, 1, 'a');
+         alter table shapes add column g int as (id * 2) stored; insert into shapes (id, a) values (2, 2);
+         alter table shapes change column a aa bigint not null; update shapes set aa = 5000000000;
+         alter table shapes convert to character set latin1; update shapes set s = 'é' where id = 1;
+         alter table shapes drop column s, add column s date; update shapes set s = '2026-01-01';
+         alter table shapes rename to shapes2; insert into shapes2 (id, aa) values (3, 3);
+         alter /* a comment */ table `moves`.`shapes2` /*!80000 add column v int invisible */; -- and another
+         insert into shapes2 (id, aa, v) values (4, 4, 4);
+         alter table shapes2 alter column v set visible, add unique key (v), comment 'renamed, altered';
+         update shapes2 set v = id; optimize table shapes2; analyze table shapes2;
+         create temporary table passing (id int primary key); insert into passing values (1); drop table passing;
+         create view seen as select * from shapes2; create trigger noted before insert on shapes2 for each row
+           set new.aa = 7; insert into shapes2 (id, aa) values (5, 5); drop view seen;
+         create table gone (id int primary key); drop table if exists gone, never_there;
+         create table if not exists shapes2 (id int); delete from shapes2 where id < 3;
+         create table ghost like shapes2; insert into ghost (id, aa) select id, aa from shapes2;
+         rename table shapes2 to old_shapes, ghost to shapes2; insert into shapes2 (id, aa) values (9, 9);
+         create table of_parts (id int primary key, n int) partition by range (id)
+           (partition p0 values less than (10), partition p1 values less than (20));
+         insert into of_parts values (1, 1), (11, 11); alter table of_parts add partition
+           (partition p2 values less than (30)); insert into of_parts values (21, 21);
+         alter table of_parts reorganize partition p1, p2 into (partition p3 values less than (40));
+         update of_parts set n = 0",
     );
 }
 
