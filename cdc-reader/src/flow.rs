@@ -38,7 +38,7 @@ pub struct WindowRequest {
 /// How far the encode thread has consumed the stream.
 #[derive(Clone, Debug, Default)]
 pub struct StreamState {
-    /// All transactions consumed, as text; empty without GTIDs.
+    /// All transactions consumed, as a position stores them; empty without GTIDs.
     pub gtid_set: String,
     /// The place after the last one.
     pub place: BinlogPlace,
@@ -80,17 +80,20 @@ pub struct SnapshotChunk {
 /// - from `OpenWindow` on: holds them encoded, each with its transaction's GTID and end, within a limit of bytes;
 ///   beyond it, and at a DDL or TRUNCATE of the table, the window is closed and its chunk will not be taken;
 /// - when the stream has reached the chunk's `high`, divides what it holds. A transaction whose GTID is in
-///   `executed_before` is in the view: dropped. One that ends after `high` is not in the view: kept. Any other may
+///   `executed_before`, or that ends at or before `visible_before`, is in the view: dropped. One that ends after `high` is
+///   not in the view: kept. Any other may
 ///   or may not be in it: then the chunk is not taken, everything held is dropped, and `committed` is dropped too.
 ///   Otherwise the chunk's rows are emitted, then what was kept, and the table is `done`, in one log transaction.
 ///
 /// A crash in between is harmless: held events are in no committed position's debt, because the table is still not
 /// done and the next view will contain them as rows.
 /// A chunk without rows and without a `KeylessView` is sent when the existing rows are given up; the table is done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeylessView {
-    /// `@@GLOBAL.gtid_executed` read before the view was taken.
+    /// `@@GLOBAL.gtid_executed` read before the view was taken; "" without GTIDs.
     pub executed_before: String,
+    /// Without GTIDs: everything before this place is in the view.
+    pub visible_before: Option<BinlogPlace>,
 }
 
 /// The encode thread's inbox.

@@ -14,10 +14,9 @@ use std::{
 };
 
 use change_log::{LogConfig, LogWriter, open_writer};
-use mysql_async::{Conn, prelude::Queryable};
+use mysql_async::Conn;
 use schemas::{
     avro_schema::AvroOptions,
-    gtid_set::GtidSet,
     position::{Position, TableSnapshot},
     row_digest::row_digest,
 };
@@ -34,9 +33,10 @@ use crate::{
     metrics::{ReaderMetrics, SourceMetrics},
     mysql::{
         catalog::{self, Catalog, CatalogTable},
-        connect::{Server, classify, connect, place, reconnect, server},
-        place::{binlog_end, ensure_position, gtid_executed},
+        connect::{Server, connect, place, reconnect, server},
+        flavor::Kind,
         preflight,
+        resume::{coordinates_of, dump_start, first_position, stored_position},
     },
     snapshot::{self, changed_keys::changed_keys},
     table_filter::TableFilter,
@@ -113,10 +113,7 @@ async fn attempt(
     let stop = shutdown.child_token();
     let guard = stop.clone().drop_guard();
     let (inbox, received) = mpsc::channel::<Input>(INBOX_CHUNKS);
-    let start: GtidSet = position
-        .gtid_set
-        .parse()
-        .map_err(|error| ReaderError::PositionLost(format!("the stored position: {error}")))?;
+    let start = dump_start(&server, &position)?;
     let progress = position.snapshots.clone();
     let shapes: HashMap<_, _> =
         catalog.tables.iter().map(|table| (table.name(), table.schema.clone())).collect();
@@ -136,7 +133,9 @@ async fn attempt(
         commit_interval: Duration::from_millis(config.commit_interval_ms),
         filter: source.filter.clone(),
         writer,
+        coordinates: coordinates_of(&server, &position),
         position,
+        mariadb: server.flavor.kind == Kind::MariaDb,
         catalog: shapes,
         keyless_pending: keyless(&to_read),
         unfinished,
@@ -237,7 +236,7 @@ async fn start_position(
     source: &Source,
     stored: Option<Vec<u8>>,
 ) -> Result<Position, ReaderError> {
-    let mut position = match stored {
+    match stored {
         Some(stored) => {
             let position: Position = serde_json::from_slice(&stored).map_err(|error| {
                 ReaderError::PositionLost(format!(
@@ -246,21 +245,15 @@ async fn start_position(
                     source.config.name
                 ))
             })?;
-            // The stream may be ahead of what the server counts as executed by the length of a commit.
-            let wait = format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{}', 5)", position.gtid_set);
-            connection.query_drop(wait).await.map_err(|e| classify(e, &server.place))?;
-            ensure_position(connection, server, &position).await?;
-            position
+            stored_position(connection, server, position).await
         }
         None => {
-            let gtid_set = gtid_executed(connection, server).await?;
-            let place = binlog_end(connection, server).await?;
-            info!(source = %source.config.name, %gtid_set, "new source");
-            Position { gtid_set, place, ..Position::default() }
+            let position = first_position(connection, server).await?;
+            let (gtid_set, place) = (&position.gtid_set, &position.place);
+            info!(source = %source.config.name, %gtid_set, file = place.file, offset = place.offset, "new source");
+            Ok(position)
         }
-    };
-    position.server_uuid.clone_from(&server.uuid);
-    Ok(position)
+    }
 }
 
 /// Enters what the catalog says of the tables: those that cannot be read, and, without a snapshot, those to leave out.

@@ -7,6 +7,7 @@ pub mod column_type;
 pub mod default_value;
 pub mod gtid_set;
 pub mod json_text;
+pub mod mariadb_gtid;
 pub mod position;
 pub mod row_digest;
 pub mod table_id;

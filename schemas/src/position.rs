@@ -51,15 +51,40 @@ pub struct TableSnapshot {
     pub rows_estimated: u64,
 }
 
+/// An XA transaction that is prepared and neither committed nor rolled back: its rows are not in the log, and are read
+/// again after a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedXa {
+    /// Its name: `gtrid,bqual,format`, the first two in hexadecimal.
+    pub xid: String,
+    /// `gtid_set` as it was before it was prepared.
+    pub gtid_set: String,
+    /// Where its prepared part starts.
+    pub place: BinlogPlace,
+}
+
 /// A reader's position. Stored as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// `@@server_uuid` of the server that `place` belongs to.
+    /// `@@server_uuid` (MariaDB: `@@server_uid`) of the server that `place` belongs to.
     pub server_uuid: String,
-    /// All transactions that are in the log, as a GTID set; empty when the server has no GTIDs.
+    /// All transactions that are in the log: MySQL's GTID set or MariaDB's GTID position; empty when `by_place`.
     pub gtid_set: String,
+    /// Whether the binlog is read on from `place`, because the server has no GTIDs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_place: bool,
+    /// When the file of `place` was begun, in seconds since 1970: tells it from another of the same name. 0: not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub file_created: u32,
+    /// XA transactions that wait for their decision, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prepared: Vec<PreparedXa>,
     /// The end of the last whole transaction.
     pub place: BinlogPlace,
+    /// Names of XA transactions that were prepared when the source was begun and not decided soon after: their rows were
+    /// never seen. `None` when the server did not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undecided_at_start: Option<Vec<String>>,
     /// Milliseconds since 1970 when the source committed that transaction.
     #[serde(default)]
     pub source_time_ms: i64,
@@ -72,6 +97,10 @@ pub struct Position {
     /// Tables that were stopped, by `database.table`, with the sentence that says why and what to do.
     #[serde(default)]
     pub stopped: BTreeMap<String, String>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]

@@ -5,12 +5,28 @@ use super::byte_reader::{Malformed, little_endian};
 /// Bytes of a header.
 pub const HEADER_LENGTH: usize = 19;
 
-/// The event types that the reader looks at; all others are passed over.
+/// The event types that the reader knows.
 pub mod kind {
     /// A statement: BEGIN, COMMIT, DDL, XA, or DML in statement format.
     pub const QUERY: u8 = 2;
     /// The name of the file that follows.
     pub const ROTATE: u8 = 4;
+    /// The server shut down in order.
+    pub const STOP: u8 = 3;
+    /// Values that a statement in statement format uses: INSERT_ID, RAND(), user variables, a file's contents.
+    pub const INTVAR: u8 = 5;
+    /// See above.
+    pub const RAND: u8 = 13;
+    /// See above.
+    pub const USER_VAR: u8 = 14;
+    /// See above.
+    pub const BEGIN_LOAD_QUERY: u8 = 17;
+    /// LOAD DATA in statement format.
+    pub const EXECUTE_LOAD_QUERY: u8 = 18;
+    /// The start of a file.
+    pub const FORMAT_DESCRIPTION: u8 = 15;
+    /// Changes are missing from the binlog.
+    pub const INCIDENT: u8 = 26;
     /// The end of a transaction in transactional engines.
     pub const XID: u8 = 16;
     /// The shape of a table, before its rows.
@@ -33,12 +49,44 @@ pub mod kind {
     pub const GTID: u8 = 33;
     /// The start of a transaction without a GTID.
     pub const ANONYMOUS_GTID: u8 = 34;
+    /// What may be passed over, in the server's own words.
+    pub const IGNORABLE: u8 = 28;
+    /// The text of the statement whose rows follow.
+    pub const ROWS_QUERY: u8 = 29;
+    /// The GTIDs of earlier files.
+    pub const PREVIOUS_GTIDS: u8 = 35;
+    /// Group replication's own.
+    pub const TRANSACTION_CONTEXT: u8 = 36;
+    /// See above.
+    pub const VIEW_CHANGE: u8 = 37;
     /// The first phase of an XA transaction.
     pub const XA_PREPARE: u8 = 38;
     /// Changed rows with JSON given as differences.
     pub const PARTIAL_UPDATE_ROWS: u8 = 39;
     /// A whole transaction, compressed.
     pub const TRANSACTION_PAYLOAD: u8 = 40;
+    /// A heartbeat for files above 4 GiB.
+    pub const HEARTBEAT_V2: u8 = 41;
+    /// MariaDB: the text of the statement whose rows follow.
+    pub const MARIADB_ANNOTATE_ROWS: u8 = 160;
+    /// MariaDB: the oldest file that crash recovery needs.
+    pub const MARIADB_BINLOG_CHECKPOINT: u8 = 161;
+    /// MariaDB: the start of a transaction.
+    pub const MARIADB_GTID: u8 = 162;
+    /// MariaDB: the GTIDs of earlier files.
+    pub const MARIADB_GTID_LIST: u8 = 163;
+    /// MariaDB: what follows is encrypted.
+    pub const MARIADB_START_ENCRYPTION: u8 = 164;
+    /// MariaDB: a compressed statement.
+    pub const MARIADB_QUERY_COMPRESSED: u8 = 165;
+    /// MariaDB: compressed rows, version 1 and 2, each inserted, changed and deleted.
+    pub const MARIADB_WRITE_ROWS_COMPRESSED_V1: u8 = 166;
+    /// See above.
+    pub const MARIADB_DELETE_ROWS_COMPRESSED_V1: u8 = 168;
+    /// See above.
+    pub const MARIADB_WRITE_ROWS_COMPRESSED: u8 = 169;
+    /// See above.
+    pub const MARIADB_DELETE_ROWS_COMPRESSED: u8 = 171;
     /// Not MySQL's: a tagged GTID event brought into a plain form by `stream` (uuid 16, number 8, commit time in
     /// microseconds 8, then the tag).
     pub const TAGGED_GTID_PLAIN: u8 = 250;
@@ -73,6 +121,23 @@ impl EventHeader {
             next_offset: little_endian(&header[13..17]) as u32,
             flags: little_endian(&header[17..19]) as u16,
         })
+    }
+
+    /// As it lies in front of an event.
+    pub fn bytes(&self) -> [u8; HEADER_LENGTH] {
+        let mut bytes = [0; HEADER_LENGTH];
+        bytes[..4].copy_from_slice(&self.timestamp.to_le_bytes());
+        bytes[4] = self.kind;
+        bytes[5..9].copy_from_slice(&self.server_id.to_le_bytes());
+        bytes[9..13].copy_from_slice(&self.size.to_le_bytes());
+        bytes[13..17].copy_from_slice(&self.next_offset.to_le_bytes());
+        bytes[17..].copy_from_slice(&self.flags.to_le_bytes());
+        bytes
+    }
+
+    /// Whether a reader that does not know the event may pass it over (`LOG_EVENT_IGNORABLE_F`).
+    pub fn is_ignorable(&self) -> bool {
+        self.flags & 0x80 != 0
     }
 
     /// Whether the server made the event up, so that it stands in no file.

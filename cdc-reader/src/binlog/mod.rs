@@ -2,9 +2,11 @@
 
 pub mod byte_reader;
 pub mod compressed;
+pub mod consumed;
 pub mod ddl;
 pub mod dump;
 pub mod event;
+pub mod mariadb;
 mod sql_tokens;
 pub mod stream;
 pub mod table_map;

@@ -9,7 +9,7 @@ use mysql_async::{
     binlog::events::{Event, GtidEvent},
     prelude::Queryable,
 };
-use schemas::{gtid_set::GtidSet, row_digest::row_digest};
+use schemas::{gtid_set::GtidSet, position::BinlogPlace, row_digest::row_digest};
 use tokio_util::sync::CancellationToken;
 
 use super::{event::kind, transaction::uuid_text};
@@ -27,11 +27,22 @@ const HEARTBEAT_NANOSECONDS: u64 = 1_000_000_000;
 /// A server that is silent this long is taken for gone.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
+/// Where the server is to begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DumpStart {
+    /// After these transactions.
+    Gtid(GtidSet),
+    /// At a place.
+    Place(BinlogPlace),
+    /// After a GTID position of MariaDB.
+    MariaDbGtid(String),
+}
+
 /// Follows the binlog after `start` until `shutdown`, the inbox closes, or the connection ends.
 pub async fn follow(
     config: &SourceConfig,
     server_id: u32,
-    start: &GtidSet,
+    start: &DumpStart,
     inbox: &InputSender,
     shutdown: &CancellationToken,
 ) -> Result<(), ReaderError> {
@@ -84,7 +95,7 @@ async fn send(inbox: &InputSender, chunk: &mut Vec<u8>) -> bool {
 async fn open(
     config: &SourceConfig,
     server_id: u32,
-    start: &GtidSet,
+    start: &DumpStart,
 ) -> Result<BinlogStream, ReaderError> {
     let server_place = place(config);
     let mut connection = reconnect(config).await?;
@@ -96,8 +107,27 @@ async fn open(
          @slave_uuid = '{replica}', @replica_uuid = '{replica}'"
     );
     connection.query_drop(settings).await.map_err(|e| classify(e, &server_place))?;
+    let request = BinlogStreamRequest::new(server_id);
+    let request = match start {
+        DumpStart::Gtid(set) => request.with_gtid().with_gtid_set(sids(set)?),
+        DumpStart::Place(place) => {
+            request.with_filename(place.file.as_bytes()).with_pos(dump_offset(place)?)
+        }
+        DumpStart::MariaDbGtid(position) => {
+            let settings = format!(
+                "SET @mariadb_slave_capability = 4, @slave_connect_state = '{position}', \
+                 @slave_gtid_strict_mode = 0, @slave_gtid_ignore_duplicates = 0"
+            );
+            connection.query_drop(settings).await.map_err(|e| classify(e, &server_place))?;
+            request
+        }
+    };
+    connection.get_binlog_stream(request).await.map_err(|e| stream_error(e, &server_place))
+}
+
+fn sids(set: &GtidSet) -> Result<Vec<Sid<'static>>, ReaderError> {
     let mut sids = Vec::new();
-    for (origin, intervals) in start.iter() {
+    for (origin, intervals) in set.iter() {
         let mut text = origin.uuid.clone();
         if !origin.tag.is_empty() {
             text.push(':');
@@ -106,13 +136,23 @@ async fn open(
         for (first, last) in intervals {
             text.push_str(&format!(":{first}-{last}"));
         }
-        let sid: Sid<'static> = text.parse().map_err(|_| {
+        sids.push(text.parse().map_err(|_| {
             ReaderError::PositionLost(format!("the stored position has a bad GTID set part {text}"))
-        })?;
-        sids.push(sid);
+        })?);
     }
-    let request = BinlogStreamRequest::new(server_id).with_gtid().with_gtid_set(sids);
-    connection.get_binlog_stream(request).await.map_err(|e| stream_error(e, &server_place))
+    Ok(sids)
+}
+
+/// The protocol has 32 bits for an offset.
+fn dump_offset(place: &BinlogPlace) -> Result<u64, ReaderError> {
+    match u32::try_from(place.offset) {
+        Ok(offset) => Ok(offset.into()),
+        Err(_) => Err(ReaderError::PositionLost(format!(
+            "the stored position {}:{} is beyond 4 GiB, which a server without GTIDs cannot be asked for; switch GTIDs \
+             on, and start again with an empty change log and a new snapshot",
+            place.file, place.offset
+        ))),
+    }
 }
 
 fn stream_error(error: mysql_async::Error, server_place: &str) -> ReaderError {

@@ -94,7 +94,13 @@ pub fn table_name(mut body: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
 }
 
 /// Reads the body of a TABLE_MAP event.
-pub fn parse(mut body: &[u8]) -> Result<TableMap, Malformed> {
+pub fn parse(body: &[u8]) -> Result<TableMap, Malformed> {
+    parse_from(body, false)
+}
+
+/// Reads the body of a TABLE_MAP event that MySQL or MariaDB wrote: MariaDB lists the collation of a spatial column
+/// (binary) among those of the text columns.
+pub fn parse_from(mut body: &[u8], mariadb: bool) -> Result<TableMap, Malformed> {
     let (database, table) = table_name(body)?;
     let names = 8 + 1 + database.len() + 1 + 1 + table.len() + 1;
     let (database, table) = (lossy(database), lossy(table));
@@ -125,6 +131,7 @@ pub fn parse(mut body: &[u8]) -> Result<TableMap, Malformed> {
             }
             // It is stored as a BLOB and has, of no use to us, a collation in the same list.
             WireType::Vector { .. } => counters.text += 1,
+            WireType::Geometry { .. } if mariadb => counters.text += 1,
             WireType::Enum { .. } => {
                 column.collation = optional.enum_collations.of(counters.enum_or_set);
                 column.members = optional.enums.get(counters.enums).cloned().unwrap_or_default();

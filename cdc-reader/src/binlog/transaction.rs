@@ -1,6 +1,6 @@
 //! What a GTID event says about the transaction that it opens.
 
-use schemas::gtid_set::Origin;
+use schemas::{gtid_set::Origin, mariadb_gtid::MariaDbGtid};
 
 use super::byte_reader::{Malformed, take, take_array, take_le};
 
@@ -11,13 +11,18 @@ pub struct TransactionStart {
     pub origin: Option<Origin>,
     /// Its number; 0 without GTIDs.
     pub number: u64,
+    /// Its name on MariaDB.
+    pub mariadb: Option<MariaDbGtid>,
     /// When the first server committed it, in microseconds since 1970; 0 when it is not told.
     pub committed_at_us: i64,
 }
 
 impl TransactionStart {
-    /// `uuid:number`, `uuid:tag:number`, or "" without GTIDs.
+    /// `uuid:number`, `uuid:tag:number`, MariaDB's `domain-server-sequence`, or "" without GTIDs.
     pub fn gtid(&self) -> String {
+        if let Some(gtid) = self.mariadb {
+            return gtid.to_string();
+        }
         match &self.origin {
             None => String::new(),
             Some(origin) if origin.tag.is_empty() => format!("{}:{}", origin.uuid, self.number),
@@ -31,7 +36,7 @@ pub fn parse_gtid(mut body: &[u8], anonymous: bool) -> Result<TransactionStart, 
     take(&mut body, 1)?;
     let uuid = take_array::<16>(&mut body)?;
     let number = take_le(&mut body, 8)?;
-    let mut start = TransactionStart { origin: None, number: 0, committed_at_us: 0 };
+    let mut start = TransactionStart::default();
     if !anonymous {
         start.origin = Some(Origin { uuid: uuid_text(&uuid), tag: String::new() });
         start.number = transaction_number(number)?;
@@ -64,6 +69,7 @@ pub fn parse_tagged_gtid(mut body: &[u8]) -> Result<TransactionStart, Malformed>
         origin: Some(Origin { uuid: uuid_text(&uuid), tag }),
         number: transaction_number(number)?,
         committed_at_us,
+        ..TransactionStart::default()
     })
 }
 

@@ -63,6 +63,11 @@ impl Capture {
     pub(super) fn commit(&mut self) -> Result<(), ReaderError> {
         self.append()?;
         self.position.gtid_set = self.consumed.to_string();
+        if self.file_created.0 == self.boundary.file {
+            self.position.file_created = self.file_created.1;
+        } else if self.position.place.file != self.boundary.file {
+            self.position.file_created = 0;
+        }
         self.position.place = self.boundary.clone();
         // A transaction that is being read again keeps what the position says of it until its rows pass that point.
         if let Some(transaction) = &self.transaction

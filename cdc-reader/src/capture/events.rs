@@ -2,7 +2,7 @@
 
 use schemas::{position::BinlogPlace, table_id::TableId};
 
-use super::{Capture, metadata::OpenMetadata, tables::MappedTable};
+use super::{Capture, metadata::OpenMetadata, tables::MappedTable, xa::XaPart};
 use crate::{
     binlog::{
         byte_reader::{Malformed, take_le},
@@ -23,9 +23,16 @@ pub(super) struct Transaction {
     pub(super) start: TransactionStart,
     pub(super) gtid: String,
     /// Where it starts, for servers without GTIDs and for messages.
-    began_at: BinlogPlace,
+    pub(super) began_at: BinlogPlace,
     pub(super) thread: u32,
-    pub(super) xa: bool,
+    /// Set while it is the first part of an XA transaction.
+    pub(super) xa: Option<XaPart>,
+    /// The prepared part that it commits or rolls back.
+    pub(super) decides: Option<TransactionStart>,
+    /// It is in the log already, and is read for the sake of XA transactions only.
+    pub(super) again: bool,
+    /// It ends by an event of its own, whatever statements it holds (MariaDB).
+    pub(super) grouped: bool,
     /// Rows of captured tables seen so far.
     pub(super) rows_seen: u64,
     /// How many rows at its start are in the log already.
@@ -112,7 +119,14 @@ impl Capture {
     }
 
     /// After the last event of a transaction the stream stands between two transactions.
-    fn set_boundary(&mut self) {
+    pub(super) fn set_boundary(&mut self) {
+        // What is read again lies before the boundary.
+        if let Some(until) = &self.read_again_until {
+            if !self.place.reached(until) {
+                return;
+            }
+            self.read_again_until = None;
+        }
         if self.transaction.is_none() && self.boundary != self.place && !self.place.file.is_empty()
         {
             self.boundary.file.clone_from(&self.place.file);
@@ -128,13 +142,21 @@ impl Capture {
         self.place.offset = unwrap_offset(self.place.offset, header.next_offset);
     }
 
-    fn take_transaction_event(
+    pub(super) fn take_transaction_event(
         &mut self,
         header: &EventHeader,
         body: &[u8],
         began_at: u64,
     ) -> Result<(), ReaderError> {
         match header.kind {
+            kind::TABLE_MAP
+            | kind::PARTIAL_UPDATE_ROWS
+            | kind::WRITE_ROWS..=kind::DELETE_ROWS
+            | kind::WRITE_ROWS_V1..=kind::DELETE_ROWS_V1
+                if self.hold_xa(header, body, began_at)? || self.is_read_again() =>
+            {
+                Ok(())
+            }
             kind::WRITE_ROWS..=kind::DELETE_ROWS | kind::WRITE_ROWS_V1..=kind::DELETE_ROWS_V1 => {
                 self.take_rows(header, body, began_at)
             }
@@ -148,7 +170,8 @@ impl Capture {
                 let start = parse_tagged_gtid(body).map_err(|error| self.bad_event(&error))?;
                 self.begin(start, header)
             }
-            kind::XID | kind::XA_PREPARE => self.end_transaction(),
+            kind::XID => self.end_transaction(),
+            kind::XA_PREPARE => self.take_xa_prepare(body),
             kind::QUERY => self.take_statement(header, body),
             kind::PARTIAL_UPDATE_ROWS => self.stop_partial_json(body),
             kind::ROTATE => self.rotate(body),
@@ -156,8 +179,12 @@ impl Capture {
                 self.take_heartbeat(header, body);
                 Ok(())
             }
-            _ => Ok(()),
+            _ => self.take_rare_event(header, body, began_at),
         }
+    }
+
+    fn is_read_again(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|transaction| transaction.again)
     }
 
     pub(super) fn begin(
@@ -181,12 +208,19 @@ impl Capture {
             gtid,
             began_at,
             thread: 0,
-            xa: false,
+            xa: None,
+            decides: None,
+            again: false,
+            grouped: false,
             rows_seen: 0,
             rows_to_skip_at_start: 0,
             touched: Vec::new(),
             partly_logged: false,
             metadata: None,
+        };
+        transaction.again = match &self.read_again_until {
+            Some(until) => !transaction.began_at.reached(until),
+            None => self.reads_again && self.consumed.contains(&transaction.start),
         };
         if let Some(open) = &self.position.open_transaction
             && transaction.id() == open.id
@@ -201,9 +235,14 @@ impl Capture {
     pub(super) fn end_transaction(&mut self) -> Result<(), ReaderError> {
         let Some(transaction) = self.transaction.take() else { return Ok(()) };
         self.end_metadata(&transaction);
-        if let Some(origin) = &transaction.start.origin {
-            self.consumed.insert(origin, transaction.start.number);
+        if let Some(prepared) = &transaction.decides {
+            self.consumed.insert(prepared);
         }
+        if transaction.again {
+            self.set_boundary();
+            return Ok(());
+        }
+        self.consumed.insert(&transaction.start);
         self.position.source_time_ms = transaction.start.committed_at_us / 1000;
         self.position.open_transaction = None;
         self.moved = true;
@@ -213,7 +252,7 @@ impl Capture {
         self.commit_if_due()
     }
 
-    fn take_table_map(&mut self, body: &[u8]) -> Result<(), ReaderError> {
+    pub(super) fn take_table_map(&mut self, body: &[u8]) -> Result<(), ReaderError> {
         let stopped = self.tables.map(body, &self.filter, self.writer.as_mut(), &mut self.batch)?;
         match stopped {
             Some((table, sentence)) => {
@@ -224,7 +263,7 @@ impl Capture {
         }
     }
 
-    fn take_rows(
+    pub(super) fn take_rows(
         &mut self,
         header: &EventHeader,
         body: &[u8],
@@ -243,14 +282,6 @@ impl Capture {
         }
         self.begin_metadata(began_at);
         let Some(transaction) = &mut self.transaction else { return Ok(()) };
-        if transaction.xa {
-            self.stop_table(
-                &name,
-                "it is changed in an XA transaction, which this release cannot follow; \
-                 use ordinary transactions and take a new snapshot of the table",
-            );
-            return Ok(());
-        }
         if !transaction.touched.contains(&index) {
             transaction.touched.push(index);
         }
@@ -317,7 +348,7 @@ impl Capture {
         self.metrics.invalid_texts.inc_by(std::mem::take(&mut self.scratch.invalid_texts));
     }
 
-    fn stop_partial_json(&mut self, body: &[u8]) -> Result<(), ReaderError> {
+    pub(super) fn stop_partial_json(&mut self, body: &[u8]) -> Result<(), ReaderError> {
         let table_id = table_map::table_id(body).map_err(|error| self.bad_event(&error))?;
         if let Some(mapped) = self.tables.mapped(table_id) {
             self.stop_table(

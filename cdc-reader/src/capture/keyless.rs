@@ -131,11 +131,13 @@ fn keep_flags(pending: &Pending, view: &KeylessView, high: &BinlogPlace) -> Opti
     let before: GtidSet = view.executed_before.parse().ok()?;
     let mut flags = Vec::with_capacity(pending.held.records.len());
     for transaction in &pending.transactions {
-        let in_view = transaction
+        let executed = transaction
             .start
             .origin
             .as_ref()
             .is_some_and(|origin| before.contains(origin, transaction.start.number));
+        let in_view = executed
+            || view.visible_before.as_ref().is_some_and(|before| before.reached(&transaction.end));
         let ends_after = transaction.end != *high && transaction.end.reached(high);
         if !in_view && !ends_after {
             return None;
@@ -170,7 +172,8 @@ mod tests {
         };
         tables.batch("d.t").expect("pending").records.push(record);
         let origin = Origin { uuid: UUID.into(), tag: String::new() };
-        let start = TransactionStart { origin: Some(origin), number, committed_at_us: 0 };
+        let start =
+            TransactionStart { origin: Some(origin), number, ..TransactionStart::default() };
         tables.end_transaction(&start, &place(end));
     }
 
@@ -185,7 +188,7 @@ mod tests {
             last: true,
             rows_estimated: 0,
             zero_dates: 0,
-            keyless: Some(KeylessView { executed_before: executed.into() }),
+            keyless: Some(KeylessView { executed_before: executed.into(), visible_before: None }),
             committed: tokio::sync::oneshot::channel().0,
         }
     }
@@ -212,6 +215,18 @@ mod tests {
         hold(&mut tables, 2, 150);
         assert!(tables.settle("d.t", &chunk(&format!("{UUID}:1"), 150)).is_none());
         assert!(tables.is_pending("d.t"));
+    }
+
+    #[test]
+    fn without_gtids_the_place_tells_what_is_in_the_view() {
+        let mut tables = tables();
+        hold(&mut tables, 1, 100);
+        hold(&mut tables, 2, 200);
+        let mut chunk = chunk("", 150);
+        chunk.keyless =
+            Some(KeylessView { visible_before: Some(place(100)), ..KeylessView::default() });
+        let kept = tables.settle("d.t", &chunk).expect("exact");
+        assert_eq!(kept.records.iter().map(|r| r.timestamp_ms).collect::<Vec<_>>(), [2]);
     }
 
     #[test]

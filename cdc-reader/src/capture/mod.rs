@@ -10,10 +10,12 @@ mod commit;
 mod events;
 mod keyless;
 mod metadata;
+mod rare_events;
 mod schema_changes;
 mod snapshot_rows;
 mod statements;
 mod tables;
+mod xa;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,7 +26,6 @@ use std::{
 use change_log::{EncodedBatch, LogWriter};
 use schemas::{
     avro_schema::AvroOptions,
-    gtid_set::GtidSet,
     position::{BinlogPlace, Position},
     table_schema::TableSchema,
 };
@@ -32,10 +33,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use self::metadata::DebeziumOptions;
-use self::{events::Transaction, keyless::KeylessTables, metadata::Metadata, tables::Tables};
+use self::{
+    events::Transaction, keyless::KeylessTables, metadata::Metadata, tables::Tables,
+    xa::PreparedParts,
+};
 use crate::{
     binlog::{
         byte_reader::{little_endian, take},
+        consumed::{Consumed, Coordinates},
         event::{EventHeader, HEADER_LENGTH},
     },
     encode::{envelope::EnvelopeParts, row::RowScratch},
@@ -65,6 +70,10 @@ pub struct CaptureSetup {
     pub writer: Box<dyn LogWriter>,
     /// Where to go on.
     pub position: Position,
+    /// How places in the source's binlog are named.
+    pub coordinates: Coordinates,
+    /// Whether the server is MariaDB.
+    pub mariadb: bool,
     /// Shapes from the catalog by `database.table`: for keys without a primary key, and for TRUNCATE of a table
     /// that the stream has not shown yet.
     pub catalog: HashMap<String, Arc<TableSchema>>,
@@ -85,7 +94,14 @@ struct Capture {
     metrics: SourceMetrics,
     /// As it will be committed; `gtid_set` and `place` are filled in by `commit`.
     position: Position,
-    consumed: GtidSet,
+    consumed: Consumed,
+    prepared: PreparedParts,
+    /// The stream began before the position, for XA transactions that are undecided; what is in the log already is passed
+    /// over: up to this place, or what `consumed` contains.
+    reads_again: bool,
+    read_again_until: Option<BinlogPlace>,
+    /// The file that the stream reads, and when it was begun.
+    file_created: (String, u32),
     /// After the last event; where a transaction is open, inside it.
     place: BinlogPlace,
     /// After the last whole transaction.
@@ -149,19 +165,23 @@ enum Next {
 
 impl Capture {
     fn new(setup: CaptureSetup, runtime: &tokio::runtime::Handle) -> Result<Self, ReaderError> {
-        let consumed: GtidSet =
-            setup.position.gtid_set.parse().map_err(|error| {
-                ReaderError::PositionLost(format!("the stored position: {error}"))
-            })?;
+        let consumed = Consumed::parse(setup.coordinates, &setup.position.gtid_set)
+            .map_err(|error| ReaderError::PositionLost(format!("the stored position: {error}")))?;
+        let reads_again = consumed.needs_prepared() && !setup.position.prepared.is_empty();
         let now = Instant::now();
         let mut windows = Windows::default();
         for (table, changed) in setup.unfinished {
             windows.open(&table, changed);
         }
         let mut capture = Self {
-            tables: Tables::new(setup.source.clone(), setup.options, setup.catalog),
+            tables: Tables::new(setup.source.clone(), setup.options, setup.catalog, setup.mariadb),
             metadata: Metadata::default(),
             runtime: runtime.clone(),
+            prepared: PreparedParts::default(),
+            reads_again,
+            read_again_until: (reads_again && setup.coordinates == Coordinates::Place)
+                .then(|| setup.position.place.clone()),
+            file_created: (String::new(), 0),
             source: setup.source,
             commit_interval: setup.commit_interval,
             filter: setup.filter,

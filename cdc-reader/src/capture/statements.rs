@@ -4,7 +4,7 @@
 use change_log::EncodedRecord;
 use schemas::position::TableSnapshot;
 
-use super::{Capture, events::EventPlace};
+use super::{Capture, events::EventPlace, xa::XaStatement};
 use crate::{
     binlog::{
         byte_reader::{Malformed, little_endian, take, take_array, take_le},
@@ -24,19 +24,32 @@ impl Capture {
         if let Some(transaction) = &mut self.transaction {
             transaction.thread = query.thread;
         }
-        let statement = classify(&query.sql, &query.database);
-        self.tell_schema_change(&statement, &query.sql, header)?;
+        if let Some(statement) = XaStatement::parse(&query.sql) {
+            return self.take_xa_statement(statement);
+        }
+        let mut statement = classify(&query.sql, &query.database);
+        let (again, grouped) =
+            self.transaction.as_ref().map_or((false, false), |open| (open.again, open.grouped));
+        if !again {
+            self.tell_schema_change(&statement, &query.sql, header)?;
+        }
+        if again && !matches!(statement, Statement::Begin | Statement::Dml(_)) {
+            // What it did is in the log. CREATE TABLE may have rows behind it.
+            statement = match statement {
+                Statement::CreateTable(table) => Statement::CreateTable(table),
+                Statement::Other => Statement::Other,
+                _ => Statement::Commit,
+            };
+        }
+        let ends = !grouped || matches!(statement, Statement::Commit | Statement::Rollback);
         match statement {
             Statement::Begin => {
-                self.begin_metadata(self.place.offset.saturating_sub(u64::from(header.size)));
-                return Ok(());
-            }
-            Statement::XaStart => {
-                if let Some(transaction) = &mut self.transaction {
-                    transaction.xa = true;
+                if !again {
+                    self.begin_metadata(self.place.offset.saturating_sub(u64::from(header.size)));
                 }
                 return Ok(());
             }
+            Statement::XaStart => return Ok(()),
             Statement::Rollback => self.stop_rolled_back(),
             Statement::Dml(table) => {
                 if let Some(table) = table {
@@ -66,10 +79,21 @@ impl Capture {
             Statement::AlterTable(altered) => self.keyless.reset(&full_name(&altered.table)),
             Statement::DropDatabase(_) => {}
             Statement::Commit => {}
-            Statement::Other if in_transaction_only(&query.sql) => return Ok(()),
+            Statement::Other if in_transaction_only(&query.sql) => {
+                // The rows since the savepoint stay in the binlog when they cannot be taken back at the source.
+                if query
+                    .sql
+                    .trim_start()
+                    .get(..8)
+                    .is_some_and(|w| w.eq_ignore_ascii_case("ROLLBACK"))
+                {
+                    self.stop_rolled_back();
+                }
+                return Ok(());
+            }
             Statement::Other => {}
         }
-        self.end_transaction()
+        if ends { self.end_transaction() } else { Ok(()) }
     }
 
     fn stop_rolled_back(&mut self) {
@@ -78,7 +102,7 @@ impl Capture {
             let name = self.tables.name(index);
             self.stop_table(
                 &name,
-                "a rolled-back transaction that also changed a non-transactional table is in the binlog; \
+                "a transaction that was rolled back, whole or to a savepoint, and that also changed a non-transactional table is in the binlog; \
                  take a new snapshot of the table",
             );
         }
@@ -173,12 +197,8 @@ fn full_name(table: &TableName) -> String {
 
 /// SAVEPOINT and the like stand inside a transaction and do not end it.
 fn in_transaction_only(sql: &str) -> bool {
-    let mut words = sql.split_ascii_whitespace();
-    let first = words.next().unwrap_or_default();
-    let is = |word: &str| first.eq_ignore_ascii_case(word);
-    // XA COMMIT and XA ROLLBACK are transactions of their own; XA END stands before XA_PREPARE.
-    let xa_end = is("XA") && words.next().is_some_and(|word| word.eq_ignore_ascii_case("END"));
-    is("SAVEPOINT") || is("RELEASE") || is("ROLLBACK") || xa_end
+    let first = sql.split_ascii_whitespace().next().unwrap_or_default();
+    ["SAVEPOINT", "RELEASE", "ROLLBACK"].iter().any(|word| first.eq_ignore_ascii_case(word))
 }
 
 struct Query {

@@ -37,6 +37,7 @@ pub(super) struct Target {
 pub(super) struct Tables {
     source: String,
     options: AvroOptions,
+    mariadb: bool,
     catalog: HashMap<String, Arc<TableSchema>>,
     maps: HashMap<u64, Mapped>,
     targets: Vec<Target>,
@@ -55,10 +56,12 @@ impl Tables {
         source: String,
         options: AvroOptions,
         catalog: HashMap<String, Arc<TableSchema>>,
+        mariadb: bool,
     ) -> Self {
         Self {
             source,
             options,
+            mariadb,
             catalog,
             maps: HashMap::new(),
             targets: Vec::new(),
@@ -106,7 +109,7 @@ impl Tables {
     }
 
     fn plan(&self, body: &[u8], name: &str) -> Result<EncodePlan, String> {
-        let map = table_map::parse(body)
+        let map = table_map::parse_from(body, self.mariadb)
             .map_err(|error| format!("its table map cannot be read: {error}"))?;
         let catalog = self.catalog.get(name).map(Arc::as_ref);
         let unique_key: Vec<String> = catalog

@@ -8,8 +8,8 @@
 //! - long network time-outs, because a chunk may wait for the log; a short lock wait, because a table that someone
 //!   locked is better tried again; no limits of rows and time that an administrator set for interactive users.
 //!
-//! `/*!80000 */` is run by MySQL from 8.0 on and passed over by MariaDB and older servers, so that these can be
-//! connected to and named.
+//! `/*!80000 */` is run by MySQL from 8.0 on and passed over by MariaDB and older servers; `/*M! */` is run by MariaDB
+//! alone.
 
 use std::{path::Path, time::Duration};
 
@@ -17,7 +17,12 @@ use mysql_async::{
     Conn, DriverError, Error, IoError, Opts, OptsBuilder, ServerError, UrlError, prelude::Queryable,
 };
 
-use crate::{config::SourceConfig, error::ReaderError, mysql::flavor::Flavor};
+use crate::{
+    binlog::consumed::Coordinates,
+    config::SourceConfig,
+    error::ReaderError,
+    mysql::flavor::{Flavor, Kind},
+};
 
 /// A server that answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +31,10 @@ pub struct Server {
     pub place: String,
     /// What it is.
     pub flavor: Flavor,
-    /// `@@server_uuid`; empty on a server that has none.
+    /// `@@server_uuid`, MariaDB's `@@server_uid`; empty on a server that has none.
     pub uuid: String,
+    /// How it names places in its binlog.
+    pub coordinates: Coordinates,
 }
 
 const SESSION: [&str; 2] = [
@@ -37,7 +44,9 @@ const SESSION: [&str; 2] = [
      sql_select_limit = 18446744073709551615 \
      /*!80000 , transaction_isolation = 'REPEATABLE-READ', information_schema_stats_expiry = 0, \
      max_execution_time = 0 */ \
-     /*!80030 , show_gipk_in_create_table_and_information_schema = ON */",
+     /*!80030 , show_gipk_in_create_table_and_information_schema = ON */ \
+     /*M! , tx_isolation = 'REPEATABLE-READ', max_statement_time = 0, idle_transaction_timeout = 0, \
+     idle_readonly_transaction_timeout = 0 */",
 ];
 
 /// Longer than a slow name server or a busy accept queue takes; shorter than a person's patience.
@@ -126,12 +135,23 @@ pub async fn server(connection: &mut Conn, place: &str) -> Result<Server, Reader
     let version: Option<String> =
         connection.query_first("SELECT VERSION()").await.map_err(|error| classify(error, place))?;
     let flavor = Flavor::parse(&version.unwrap_or_default());
-    let uuid: Option<(String, String)> = connection
-        .query_first("SHOW GLOBAL VARIABLES LIKE 'server\\_uuid'")
+    let variables: Vec<(String, String)> = connection
+        .query(
+            "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('server_uuid', 'server_uid', 'gtid_mode')",
+        )
         .await
         .map_err(|error| classify(error, place))?;
-    let uuid = uuid.map(|(_, value)| value).unwrap_or_default();
-    Ok(Server { place: place.into(), flavor, uuid })
+    let value = |wanted: fn(&str) -> bool| {
+        variables.iter().find(|(name, _)| wanted(name)).map(|(_, value)| value.as_str())
+    };
+    let uuid = value(|name| name.starts_with("server")).unwrap_or_default().to_owned();
+    let coordinates = match (flavor.kind, value(|name| name == "gtid_mode")) {
+        (Kind::MariaDb, _) => Coordinates::MariaDb,
+        // In between, transactions without a GTID are possible.
+        (Kind::MySql, Some(mode)) if mode.eq_ignore_ascii_case("ON") => Coordinates::GtidSet,
+        (Kind::MySql, _) => Coordinates::Place,
+    };
+    Ok(Server { place: place.into(), flavor, uuid, coordinates })
 }
 
 /// Sorts an error of a connection that worked: what may pass is [`ReaderError::Transient`].

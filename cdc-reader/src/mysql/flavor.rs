@@ -32,6 +32,9 @@ pub struct Version {
     pub patch: u16,
 }
 
+/// The oldest MariaDB whose catalog tells a collation's number as its binlog does.
+const MARIADB_OLDEST: Version = Version { major: 10, minor: 11, patch: 0 };
+
 impl Flavor {
     /// Reads the text of `VERSION()`.
     pub fn parse(text: &str) -> Self {
@@ -51,16 +54,15 @@ impl Flavor {
     /// Why this server cannot be captured; `None` when it can.
     pub fn finding(&self) -> Option<String> {
         match self.kind {
-            Kind::MariaDb => Some(format!(
-                "the server is MariaDB ({}), whose binlog events this release does not read yet: capture a MySQL 8.0 \
-                 or newer server",
+            Kind::MariaDb if self.version < MARIADB_OLDEST => Some(format!(
+                "the server is MariaDB {}, which is older than any that is read: upgrade it to 10.11 or newer",
                 self.text
             )),
             Kind::MySql if self.version.major < 8 => Some(format!(
                 "the server is MySQL {}, which cannot tell column names in its binlog: upgrade it to 8.0 or newer",
                 self.text
             )),
-            Kind::MySql => None,
+            Kind::MySql | Kind::MariaDb => None,
         }
     }
 
@@ -91,7 +93,7 @@ mod tests {
             ("8.0.36-28.1", Kind::MySql, (8, 0, 36), true, "SHOW MASTER STATUS"),
             ("8.4.0", Kind::MySql, (8, 4, 0), true, "SHOW BINARY LOG STATUS"),
             ("5.7.44-log", Kind::MySql, (5, 7, 44), false, "SHOW MASTER STATUS"),
-            ("10.11.6-MariaDB-1", Kind::MariaDb, (10, 11, 6), false, "SHOW MASTER STATUS"),
+            ("10.11.6-MariaDB-1", Kind::MariaDb, (10, 11, 6), true, "SHOW MASTER STATUS"),
             ("5.5.5-10.4.1-MariaDB", Kind::MariaDb, (10, 4, 1), false, "SHOW MASTER STATUS"),
         ];
         for (text, kind, (major, minor, patch), usable, statement) in cases {

@@ -7,10 +7,12 @@ pub mod default_value;
 pub mod flavor;
 pub mod place;
 pub mod preflight;
+pub mod resume;
 pub mod settings;
 pub mod table_description;
+pub mod visible;
 
 pub use catalog::{Catalog, CatalogTable};
 pub use connect::{Server, classify, connect, opts, reconnect, server};
-pub use place::ensure_position;
 pub use preflight::{check, ensure_ready};
+pub use resume::ensure_position;

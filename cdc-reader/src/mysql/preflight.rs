@@ -118,7 +118,7 @@ async fn examine(
     if let Some(finding) = server.flavor.finding() {
         report.settings.push(CheckLine {
             name: "version".into(),
-            expected: "MySQL 8.0 or newer".into(),
+            expected: "MySQL 8.0 or MariaDB 10.11, or newer".into(),
             actual: server.flavor.to_string(),
             ok: false,
             required: true,
@@ -154,7 +154,14 @@ async fn setting_lines(
     let values: HashMap<String, String> = rows.into_iter().collect();
     let lines = settings::NAMES.iter().filter_map(|name| {
         let value = values.get(*name).map(String::as_str).unwrap_or_default();
-        let requirement = settings::judge(name, value)?;
+        if !values.contains_key(*name) && server.flavor.kind == Kind::MariaDb {
+            return None;
+        }
+        let mut requirement = settings::judge(name, value)?;
+        if server.flavor.kind == Kind::MariaDb {
+            requirement.finding =
+                requirement.finding.map(|finding| settings::for_mariadb(&finding));
+        }
         Some(CheckLine {
             name: (*name).into(),
             expected: requirement.expected.into(),
@@ -197,13 +204,32 @@ async fn replication_grants(
         if grant == "REPLICATION CLIENT" && !log_bin {
             continue;
         }
-        let allowed = try_statement(connection, server, statement).await?;
+        let allowed = match (server.flavor.kind, grant) {
+            // No statement of MariaDB's needs exactly this one.
+            (Kind::MariaDb, "REPLICATION SLAVE") => {
+                granted(connection, server, &["REPLICATION SLAVE", "REPLICATION REPLICA"]).await?
+            }
+            _ => try_statement(connection, server, statement).await?,
+        };
         let cure = format!(
             "{user} lacks {grant}: GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {user}"
         );
         lines.push(grant_line(grant.into(), allowed, cure));
     }
     Ok(lines)
+}
+
+/// Whether SHOW GRANTS names one of the global privileges, or all of them.
+async fn granted(
+    connection: &mut Conn,
+    server: &Server,
+    names: &[&str],
+) -> Result<bool, ReaderError> {
+    let grants: Vec<String> =
+        connection.query("SHOW GRANTS").await.map_err(|error| classify(error, &server.place))?;
+    Ok(grants.iter().filter_map(|grant| grant.split_once(" ON *.* ")).any(|(privileges, _)| {
+        privileges.contains("ALL PRIVILEGES") || names.iter().any(|name| privileges.contains(name))
+    }))
 }
 
 /// Tables without a grant are invisible, so that their absence has to be told by the pattern.

@@ -2,7 +2,7 @@
 //! says what is wrong and the SQL that cures it. Pure.
 
 /// The settings that are asked for, in the order of a report.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 9] = [
     "log_bin",
     "server_id",
     "binlog_format",
@@ -10,7 +10,6 @@ pub const NAMES: [&str; 10] = [
     "binlog_row_metadata",
     "binlog_row_value_options",
     "gtid_mode",
-    "enforce_gtid_consistency",
     "binlog_transaction_compression",
     "binlog_expire_logs_seconds",
 ];
@@ -36,8 +35,9 @@ pub fn judge(name: &str, value: &str) -> Option<Requirement> {
         "binlog_row_image" => required("FULL", ensure_binlog_row_image(value)),
         "binlog_row_metadata" => required("FULL", ensure_binlog_row_metadata(value)),
         "binlog_row_value_options" => required("empty", ensure_binlog_row_value_options(value)),
-        "gtid_mode" => required("ON", ensure_gtid_mode(value)),
-        "enforce_gtid_consistency" => required("ON", ensure_gtid_consistency(value)),
+        "gtid_mode" => {
+            Requirement { expected: "ON", finding: recommend_gtid_mode(value), required: false }
+        }
         "binlog_transaction_compression" => {
             Requirement { expected: "ON or OFF", finding: None, required: false }
         }
@@ -48,6 +48,18 @@ pub fn judge(name: &str, value: &str) -> Option<Requirement> {
         },
         _ => return None,
     })
+}
+
+/// A finding in MariaDB's words: it has no SET PERSIST.
+pub fn for_mariadb(finding: &str) -> String {
+    if finding.contains("SET PERSIST") {
+        format!(
+            "{}; write it into the server's my.cnf too",
+            finding.replace("SET PERSIST", "SET GLOBAL")
+        )
+    } else {
+        finding.to_owned()
+    }
 }
 
 /// The binlog must be written.
@@ -104,8 +116,8 @@ pub fn ensure_binlog_row_value_options(value: &str) -> Option<String> {
     })
 }
 
-/// A position that holds on every server of a replication group, and the snapshot's proof, need GTIDs.
-pub fn ensure_gtid_mode(value: &str) -> Option<String> {
+/// A position that holds on every server of a replication group needs GTIDs.
+pub fn recommend_gtid_mode(value: &str) -> Option<String> {
     if value.eq_ignore_ascii_case("ON") {
         return None;
     }
@@ -115,18 +127,10 @@ pub fn ensure_gtid_mode(value: &str) -> Option<String> {
     let cure: Vec<String> =
         steps[now + 1..].iter().map(|step| format!("SET PERSIST gtid_mode = {step}")).collect();
     Some(format!(
-        "gtid_mode is {value} and must be ON: after SET PERSIST enforce_gtid_consistency = ON, run one by one {}",
+        "gtid_mode is {value}, so the binlog is read by file and offset, which mean something on this very server only: to \
+         be able to change to a replica, after SET PERSIST enforce_gtid_consistency = ON, run one by one {}",
         cure.join("; ")
     ))
-}
-
-/// GTIDs can only be on with it.
-pub fn ensure_gtid_consistency(value: &str) -> Option<String> {
-    (!is_on(value)).then(|| {
-        format!(
-            "enforce_gtid_consistency is {value} and must be ON: SET PERSIST enforce_gtid_consistency = ON"
-        )
-    })
 }
 
 /// A reader that is away for longer than the binlog is kept has to read everything again.
@@ -150,7 +154,7 @@ mod tests {
 
     #[test]
     fn right_settings_have_no_finding() {
-        let right = ["ON", "7", "ROW", "FULL", "FULL", "", "ON", "ON", "ON", "2592000"];
+        let right = ["ON", "7", "ROW", "FULL", "FULL", "", "ON", "ON", "2592000"];
         for (name, value) in NAMES.iter().zip(right) {
             let requirement = judge(name, value).expect("known");
             assert_eq!(requirement.finding, None, "{name}");
@@ -166,14 +170,13 @@ mod tests {
             ("binlog_row_image", "MINIMAL", "SET PERSIST binlog_row_image = 'FULL'", true),
             ("binlog_row_metadata", "MINIMAL", "SET PERSIST binlog_row_metadata = 'FULL'", true),
             ("binlog_row_value_options", "PARTIAL_JSON", "binlog_row_value_options = ''", true),
-            ("gtid_mode", "ON_PERMISSIVE", "one by one SET PERSIST gtid_mode = ON", true),
+            ("gtid_mode", "ON_PERMISSIVE", "one by one SET PERSIST gtid_mode = ON", false),
             (
                 "gtid_mode",
                 "OFF",
                 "OFF_PERMISSIVE; SET PERSIST gtid_mode = ON_PERMISSIVE; SET",
-                true,
+                false,
             ),
-            ("enforce_gtid_consistency", "WARN", "enforce_gtid_consistency = ON", true),
             ("binlog_expire_logs_seconds", "3600", "binlog_expire_logs_seconds = 604800", false),
         ];
         for (name, value, cure, required) in wrong {

@@ -8,27 +8,26 @@
 //! before P1 owned its GTID before it was flushed and gives it up after the engine's commit. Such a quiet moment lasts
 //! a millisecond; it is looked for a few times. Without one the last view is used all the same, because a transaction
 //! in doubt does harm only if it touches this very table, and the encode thread sees whether it does.
+//! Without GTIDs, E is told by a place: what is before P1 is in the view, because between P1 and the view it was waited
+//! for (`mysql::visible`). MariaDB's view stands for one place, which is both P1 and P2.
 
 use std::time::Duration;
 
-use mysql_async::prelude::Queryable;
 use schemas::position::BinlogPlace;
 use tracing::warn;
 
 use super::{
     chunk_plan::ChunkRange,
     chunk_read::{Overflow, ReadFailure, read_chunk},
-    reader::{
-        ChunkEnd, ChunkFailure, Failure, Link, SnapshotReader, Walk, ensure_unchanged,
-        wait_for_executed,
-    },
+    reader::{ChunkEnd, ChunkFailure, Failure, Link, SnapshotReader, Walk, ensure_unchanged},
+    view::{self, run, see_all_of},
 };
 use crate::{
     error::ReaderError,
     flow::KeylessView,
     mysql::{
-        connect::classify,
         place::{binlog_end, gtid_executed, gtid_owned},
+        visible::wait_until_visible,
     },
 };
 
@@ -81,8 +80,14 @@ impl SnapshotReader {
         let source = self.config.name.clone();
         let stream = self.open_window(&walk.table).await?;
         let link = self.link().await?;
-        wait_for_executed(link, &stream).await?;
-        let view = take_view(link).await?;
+        let view = match see_all_of(link, &stream).await? {
+            view::View::Exact(place) => View {
+                keyless: KeylessView { visible_before: Some(place.clone()), ..Default::default() },
+                high: place,
+            },
+            view::View::Latest if stream.gtid_set.is_empty() => view_by_place(link).await?,
+            view::View::Latest => take_view(link).await?,
+        };
         let range = ChunkRange { after: None, rows: ROWS_MAX + 1 };
         let mut read = read_chunk(
             &mut link.connection,
@@ -122,7 +127,8 @@ async fn take_view(link: &mut Link) -> Result<View, ReaderError> {
         run(link, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
         let high = binlog_end(&mut link.connection, &link.server).await?;
         if before == high && owned.is_empty() || tries >= QUIET_TRIES {
-            return Ok(View { keyless: KeylessView { executed_before }, high });
+            let keyless = KeylessView { executed_before, visible_before: None };
+            return Ok(View { keyless, high });
         }
         run(link, "ROLLBACK").await?;
         tokio::time::sleep(QUIET_PAUSE).await;
@@ -130,8 +136,22 @@ async fn take_view(link: &mut Link) -> Result<View, ReaderError> {
     }
 }
 
-async fn run(link: &mut Link, statement: &str) -> Result<(), ReaderError> {
-    link.connection.query_drop(statement).await.map_err(|error| classify(error, &link.server.place))
+/// The same without GTIDs.
+async fn view_by_place(link: &mut Link) -> Result<View, ReaderError> {
+    let mut tries = 1;
+    loop {
+        let before = binlog_end(&mut link.connection, &link.server).await?;
+        wait_until_visible(&mut link.connection, &link.server, view::EXECUTED_TIMEOUT).await?;
+        run(link, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
+        let high = binlog_end(&mut link.connection, &link.server).await?;
+        if before == high || tries >= QUIET_TRIES {
+            let keyless = KeylessView { visible_before: Some(before), ..Default::default() };
+            return Ok(View { keyless, high });
+        }
+        run(link, "ROLLBACK").await?;
+        tokio::time::sleep(QUIET_PAUSE).await;
+        tries += 1;
+    }
 }
 
 fn given_up(failure: Failure) -> ChunkFailure {

@@ -5,7 +5,7 @@
 //! For each chunk of a table with a key:
 //! 1. `OpenWindow` to the encode thread. Between two transactions it answers with S, the transactions it has consumed
 //!    so far. From the start of the table's snapshot until its end it remembers every key that the stream changes.
-//! 2. `WAIT_FOR_EXECUTED_GTID_SET(S)` on the connection that will read.
+//! 2. On the connection that will read: a wait until everything in S is committed in the engine (see "The wait").
 //! 3. The chunk's SELECT: one statement, so one consistent read view V.
 //! 4. HIGH: the end of the binlog, asked for after the SELECT.
 //! 5. `Chunk` to the encode thread. When the stream has consumed everything before HIGH, and is between two
@@ -45,6 +45,16 @@
 //! chunk over which it changed is thrown away (a changed collation would have changed the order under the walk).
 //!
 //! Tables without a key are read whole; see `keyless`.
+//!
+//! # The wait
+//! - MySQL with GTIDs: `WAIT_FOR_EXECUTED_GTID_SET(S)`. S contains what was in `gtid_executed` when the source was begun.
+//! - MySQL without GTIDs: until what was flushed to the binlog by now is committed, by the two signs of `mysql::visible`.
+//!   The stream can only have consumed what was flushed, and so can whatever lies before the place at which the source
+//!   was begun: that place needs no care of its own.
+//! - MariaDB: the chunk is read in a `START TRANSACTION WITH CONSISTENT SNAPSHOT`, for which the server tells the exact
+//!   place in the binlog (`binlog_snapshot_file`, `binlog_snapshot_position`): it is taken under the lock under which
+//!   transactions become visible in the binlog's order. A snapshot that is before S is taken again. V is then exactly
+//!   what is before that place, and the place is HIGH.
 
 pub mod avro_row;
 pub mod changed_keys;
@@ -54,6 +64,7 @@ pub mod key_text;
 mod keyless;
 mod reader;
 pub mod server_value;
+mod view;
 pub mod window;
 
 use std::{collections::BTreeMap, sync::Arc};

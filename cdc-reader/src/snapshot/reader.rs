@@ -6,10 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mysql_async::{Conn, prelude::Queryable};
+use mysql_async::Conn;
 use schemas::{
     avro_schema::AvroOptions,
-    gtid_set::GtidSet,
     position::{BinlogPlace, TableSnapshot},
 };
 use tokio::sync::oneshot;
@@ -19,6 +18,7 @@ use super::{
     avro_row::RowWriter,
     chunk_plan::{ChunkRange, KeyText, is_key_of},
     chunk_read::{Overflow, ReadFailure, ReadRows, read_chunk},
+    view::see_all_of,
 };
 use crate::{
     config::SourceConfig,
@@ -26,15 +26,12 @@ use crate::{
     flow::{Input, InputSender, KeylessView, SnapshotChunk, StreamState, WindowRequest},
     mysql::{
         catalog::{self, CatalogTable},
-        connect::{self, Server, classify},
-        place::binlog_end,
+        connect::{self, Server},
     },
 };
 
 /// A chunk is cut at this size, whatever rows were asked for: it is held until the stream has reached it.
 const CHUNK_BYTES: usize = 32 << 20;
-/// How long a transaction that the stream has seen may take to be committed by the engine.
-const EXECUTED_TIMEOUT_S: u32 = 60;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How often progress is logged.
@@ -188,14 +185,14 @@ impl SnapshotReader {
         let source = self.config.name.clone();
         let stream = self.open_window(&walk.table).await?;
         let link = self.link().await?;
-        wait_for_executed(link, &stream).await?;
+        let view = see_all_of(link, &stream).await?;
         let table = &walk.table;
         let connection = &mut link.connection;
         let read =
             read_chunk(connection, table, range, CHUNK_BYTES, Overflow::CutShort, &mut writer)
                 .await?;
         ensure_unchanged(link, &source, table).await?;
-        let high = binlog_end(&mut link.connection, &link.server).await?;
+        let high = view.end(link).await?;
         if !read.rows.is_empty() {
             walk.row_bytes = (read.bytes.len() / read.rows.len()) as u64;
         }
@@ -389,35 +386,6 @@ impl SnapshotReader {
     pub(super) fn drop_link(&mut self) {
         self.link = None;
     }
-}
-
-/// Step 2. With an empty set there is nothing to wait for.
-pub(super) async fn wait_for_executed(
-    link: &mut Link,
-    stream: &StreamState,
-) -> Result<(), ReaderError> {
-    // Parsed and written again, so that what goes into the statement can be nothing but a set.
-    let set: GtidSet = stream.gtid_set.parse().map_err(|error| ReaderError::Query {
-        place: link.server.place.clone(),
-        reason: format!("the stream's position: {error}"),
-    })?;
-    if set.is_empty() {
-        return Ok(());
-    }
-    let waited: Option<Option<i64>> = link
-        .connection
-        .query_first(format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{set}', {EXECUTED_TIMEOUT_S})"))
-        .await
-        .map_err(|error| classify(error, &link.server.place))?;
-    if waited.flatten() == Some(0) {
-        return Ok(());
-    }
-    Err(ReaderError::Transient {
-        place: link.server.place.clone(),
-        reason: format!(
-            "a transaction of the binlog is not committed after {EXECUTED_TIMEOUT_S} s"
-        ),
-    })
 }
 
 /// Whether the table still is what the chunk was read as.

@@ -1,0 +1,138 @@
+//! Makes sure that the SELECT of a chunk sees everything that the stream has consumed (step 2 of the protocol), in the
+//! way that each kind of server offers. The argument is in the module above.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use schemas::{gtid_set::GtidSet, mariadb_gtid::MariaDbPosition, position::BinlogPlace};
+
+use super::reader::Link;
+use crate::{
+    binlog::consumed::Coordinates,
+    error::ReaderError,
+    flow::StreamState,
+    mysql::{
+        connect::classify,
+        place::{binlog_end, mariadb_gtid_at},
+        visible::wait_until_visible,
+    },
+};
+
+/// How long a transaction that the stream has seen may take to be committed by the engine.
+pub(super) const EXECUTED_TIMEOUT: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What the SELECTs that follow can see.
+pub(super) enum View {
+    /// Whatever is committed when they run.
+    Latest,
+    /// Everything before this place in the binlog, and nothing else. A transaction is open.
+    Exact(BinlogPlace),
+}
+
+impl View {
+    /// Ends the view; answers a place before which everything lies that was seen.
+    pub(super) async fn end(self, link: &mut Link) -> Result<BinlogPlace, ReaderError> {
+        match self {
+            Self::Latest => binlog_end(&mut link.connection, &link.server).await,
+            Self::Exact(place) => {
+                run(link, "COMMIT").await?;
+                Ok(place)
+            }
+        }
+    }
+}
+
+/// Waits until everything that the stream has consumed can be seen.
+pub(super) async fn see_all_of(link: &mut Link, stream: &StreamState) -> Result<View, ReaderError> {
+    match link.server.coordinates {
+        Coordinates::MariaDb => exact_view(link, stream).await.map(View::Exact),
+        Coordinates::GtidSet if !stream.gtid_set.is_empty() => {
+            wait_for_executed(link, stream).await.map(|()| View::Latest)
+        }
+        // The stream began before the server had GTIDs, or has consumed none.
+        Coordinates::GtidSet | Coordinates::Place => {
+            wait_until_visible(&mut link.connection, &link.server, EXECUTED_TIMEOUT).await?;
+            Ok(View::Latest)
+        }
+    }
+}
+
+async fn wait_for_executed(link: &mut Link, stream: &StreamState) -> Result<(), ReaderError> {
+    // Parsed and written again, so that what goes into the statement can be nothing but a set.
+    let set: GtidSet = stream.gtid_set.parse().map_err(|error| ReaderError::Query {
+        place: link.server.place.clone(),
+        reason: format!("the stream's position: {error}"),
+    })?;
+    let timeout = EXECUTED_TIMEOUT.as_secs();
+    let waited: Option<Option<i64>> = link
+        .connection
+        .query_first(format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{set}', {timeout})"))
+        .await
+        .map_err(|error| classify(error, &link.server.place))?;
+    if waited.flatten() == Some(0) { Ok(()) } else { Err(not_committed(link)) }
+}
+
+/// MariaDB tells which place in the binlog a consistent snapshot stands for. Snapshots are taken until one is at or
+/// after the stream.
+async fn exact_view(link: &mut Link, stream: &StreamState) -> Result<BinlogPlace, ReaderError> {
+    let consumed: MariaDbPosition =
+        stream.gtid_set.parse().map_err(|error| ReaderError::Query {
+            place: link.server.place.clone(),
+            reason: format!("the stream's position: {error}"),
+        })?;
+    let started = std::time::Instant::now();
+    loop {
+        run(link, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
+        let place = snapshot_place(link).await?;
+        // Events that belong to no transaction also move the stream's place: then the GTIDs decide.
+        if place.reached(&stream.place) {
+            return Ok(place);
+        }
+        let at = mariadb_gtid_at(&mut link.connection, &link.server, &place).await?;
+        if at.parse::<MariaDbPosition>().is_ok_and(|at| at.contains_position(&consumed)) {
+            return Ok(place);
+        }
+        run(link, "ROLLBACK").await?;
+        if started.elapsed() >= EXECUTED_TIMEOUT {
+            return Err(not_committed(link));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn snapshot_place(link: &mut Link) -> Result<BinlogPlace, ReaderError> {
+    let status: Vec<(String, String)> = link
+        .connection
+        .query("SHOW STATUS LIKE 'binlog\\_snapshot\\_%'")
+        .await
+        .map_err(|error| classify(error, &link.server.place))?;
+    let value = |wanted: &str| {
+        status.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
+    };
+    let file = value("binlog_snapshot_file").filter(|file| !file.is_empty()).cloned();
+    let offset = value("binlog_snapshot_position").and_then(|offset| offset.parse().ok());
+    match file.zip(offset) {
+        Some((file, offset)) => Ok(BinlogPlace { file, offset }),
+        None => Err(ReaderError::Query {
+            place: link.server.place.clone(),
+            reason: "the server does not tell binlog_snapshot_position: start it with log_bin"
+                .into(),
+        }),
+    }
+}
+
+fn not_committed(link: &Link) -> ReaderError {
+    ReaderError::Transient {
+        place: link.server.place.clone(),
+        reason: format!(
+            "a transaction of the binlog is not committed after {} s",
+            EXECUTED_TIMEOUT.as_secs()
+        ),
+    }
+}
+
+/// Runs a statement that answers no rows.
+pub(super) async fn run(link: &mut Link, statement: &str) -> Result<(), ReaderError> {
+    link.connection.query_drop(statement).await.map_err(|error| classify(error, &link.server.place))
+}
