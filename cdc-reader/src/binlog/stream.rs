@@ -12,7 +12,7 @@ use mysql_async::{
 use schemas::{gtid_set::GtidSet, position::BinlogPlace, row_digest::row_digest};
 use tokio_util::sync::CancellationToken;
 
-use super::{event::kind, transaction::uuid_text};
+use super::{dump::DumpStart, event::kind, transaction::uuid_text};
 use crate::{
     config::SourceConfig,
     error::ReaderError,
@@ -26,17 +26,6 @@ const CHUNK_BYTES: usize = 256 * 1024;
 const HEARTBEAT_NANOSECONDS: u64 = 1_000_000_000;
 /// A server that is silent this long is taken for gone.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
-
-/// Where the server is to begin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DumpStart {
-    /// After these transactions.
-    Gtid(GtidSet),
-    /// At a place.
-    Place(BinlogPlace),
-    /// After a GTID position of MariaDB.
-    MariaDbGtid(String),
-}
 
 /// Follows the binlog after `start` until `shutdown`, the inbox closes, or the connection ends.
 pub async fn follow(

@@ -14,7 +14,7 @@ use super::{
     place::{binlog_end, binlog_files, global_text, gtid_executed, mariadb_gtid_at},
 };
 use crate::{
-    binlog::{consumed::Coordinates, mariadb::xid_text, stream::DumpStart},
+    binlog::{consumed::Coordinates, dump::DumpStart, mariadb::xid_text},
     error::ReaderError,
 };
 
