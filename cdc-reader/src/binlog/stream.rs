@@ -219,13 +219,26 @@ fn append_event(event: &Event, chunk: &mut Vec<u8>, server_place: &str) -> Resul
         header[4] = kind::TAGGED_GTID_PLAIN;
         &plain[..]
     } else {
-        event.data()
+        without_early_checksum(event, &header)
     };
     let length = u32::try_from(header.len() + body.len()).unwrap_or(u32::MAX);
     chunk.extend_from_slice(&length.to_le_bytes());
     chunk.extend_from_slice(&header);
     chunk.extend_from_slice(body);
     Ok(())
+}
+
+/// The first event comes before the driver knows whether events have checksums; MariaDB's then has one.
+fn without_early_checksum<'a>(event: &'a Event, header: &[u8]) -> &'a [u8] {
+    let data = event.data();
+    let Some((body, checksum)) = data.split_last_chunk::<4>() else { return data };
+    if header[4] != kind::ROTATE || event.checksum().is_some() {
+        return data;
+    }
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(header);
+    hasher.update(body);
+    if hasher.finalize().to_le_bytes() == *checksum { body } else { data }
 }
 
 fn plain_tagged_gtid(event: &Event) -> std::io::Result<Vec<u8>> {

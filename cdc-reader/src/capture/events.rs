@@ -183,7 +183,7 @@ impl Capture {
         }
     }
 
-    fn is_read_again(&self) -> bool {
+    pub(super) fn is_read_again(&self) -> bool {
         self.transaction.as_ref().is_some_and(|transaction| transaction.again)
     }
 

@@ -243,8 +243,10 @@ impl Capture {
             return self.end_transaction();
         };
         if one_phase {
-            let place = self.place.clone();
-            self.replay(part.events, place)?;
+            if !self.is_read_again() {
+                let place = self.place.clone();
+                self.replay(part.events, place)?;
+            }
             return self.end_transaction();
         }
         let Some(transaction) = self.transaction.take() else { return Ok(()) };

@@ -75,7 +75,7 @@ fn compressed_statements_and_rows_are_read() {
         let t = format!("{}.t", db.name);
         let mut reading = reading(&db).await;
         reading.start();
-        reading.wait_for(&t, &[]).await;
+        reading.wait_read(&t).await;
         db.run(
             "INSERT INTO t VALUES (1, REPEAT('a', 30)),(2, REPEAT('b', 30));\nUPDATE t SET v = 'c' WHERE k = 1;\n\
              DELETE FROM t WHERE k = 2",
@@ -85,7 +85,13 @@ fn compressed_statements_and_rows_are_read() {
         db.run(&format!("CREATE TABLE u (k INT PRIMARY KEY) COMMENT '{}'", "c".repeat(500))).await;
         db.run("INSERT INTO u VALUES (1);\nTRUNCATE TABLE t").await;
         let (a, b) = ("a".repeat(30), "b".repeat(30));
-        let expected = [format!("c 1,{a}"), format!("c 2,{b}"), "u 1,c".into(), format!("d 2,{b}"), "t -".into()];
+        let expected = [
+            format!("c 1,{a}"),
+            format!("c 2,{b}"),
+            "u 1,c".into(),
+            format!("d 2,{b}"),
+            "t -".into(),
+        ];
         reading.wait_for(&t, &expected.each_ref().map(String::as_str)).await;
         reading.wait_for(&format!("{}.u", db.name), &["c 1"]).await;
         reading.stop().await;
@@ -117,13 +123,17 @@ fn xa_transactions_are_emitted_when_they_are_committed() {
         reading.wait_for(&t, &["r 1"]).await;
         let name = db.name.clone();
         let xa = |xid: &str, k: u32| {
-            format!("XA START '{name}','{xid}',7;\nINSERT INTO t VALUES ({k});\nXA END '{name}','{xid}',7")
+            format!(
+                "XA START '{name}','{xid}',7;\nINSERT INTO t VALUES ({k});\nXA END '{name}','{xid}',7"
+            )
         };
         db.run(&format!("{};\nXA PREPARE '{name}','a',7", xa("a", 2))).await;
         let mut other = shared().database().await;
         other.run(&format!("USE {name};\n{};\nXA PREPARE '{name}','b',7", xa("b", 3))).await;
         let mut third = shared().database().await;
-        third.run(&format!("USE {name};\n{};\nXA COMMIT '{name}','c',7 ONE PHASE", xa("c", 4))).await;
+        third
+            .run(&format!("USE {name};\n{};\nXA COMMIT '{name}','c',7 ONE PHASE", xa("c", 4)))
+            .await;
         reading.wait_for(&t, &["r 1", "c 4"]).await;
         reading.stop().await;
         assert_eq!(reading.position().prepared.len(), 2);
@@ -146,7 +156,7 @@ fn purge_and_reset_are_named_and_not_resumed_from() {
         db.run("CREATE TABLE t (k INT PRIMARY KEY)").await;
         let mut reading = reading(&db).await;
         reading.start();
-        reading.wait_for(&format!("{}.t", db.name), &[]).await;
+        reading.wait_read(&format!("{}.t", db.name)).await;
         db.run("INSERT INTO t VALUES (1)").await;
         reading.wait_for(&format!("{}.t", db.name), &["c 1"]).await;
         reading.stop().await;
@@ -167,7 +177,8 @@ fn purge_and_reset_are_named_and_not_resumed_from() {
 
 #[test]
 fn another_server_with_the_same_history_is_gone_on_with() {
-    let options = ["--collation-server=utf8mb4_general_ci", "--log-slave-updates=ON", "--server-id=2"];
+    let options =
+        ["--collation-server=utf8mb4_general_ci", "--log-slave-updates=ON", "--server-id=2"];
     let replica = start_by("mariadb.sh", &options);
     let server = start_by("mariadb.sh", &["--collation-server=utf8mb4_general_ci"]);
     block_on(async {
@@ -206,12 +217,14 @@ fn another_server_with_the_same_history_is_gone_on_with() {
 
 #[test]
 fn settings_are_judged_in_mariadbs_words() {
-    let options = ["--binlog-format=MIXED", "--binlog-row-metadata=NO_LOG", "--binlog-row-image=MINIMAL"];
+    let options =
+        ["--binlog-format=MIXED", "--binlog-row-metadata=NO_LOG", "--binlog-row-image=MINIMAL"];
     let server = start_by("mariadb.sh", &options);
     block_on(async {
         let ready = check(&shared().config("root", &["*.*"])).await.expect("is checked");
         assert_eq!(ready.findings(), Vec::<String>::new());
-        let findings = check(&server.config("root", &["*.*"])).await.expect("is checked").findings();
+        let findings =
+            check(&server.config("root", &["*.*"])).await.expect("is checked").findings();
         assert_eq!(findings.len(), 3, "{findings:?}");
         assert!(findings[0].contains("SET GLOBAL binlog_format = 'ROW'"), "{findings:?}");
         assert!(findings.iter().all(|finding| !finding.contains("PERSIST")), "{findings:?}");

@@ -37,8 +37,7 @@ impl Reading {
     pub fn start(&mut self) {
         let stop = CancellationToken::new();
         let metrics = ReaderMetrics::new(&prometheus::Registry::new());
-        let run =
-            cdc_reader::run(self.config.clone(), self.log.clone(), stop.clone(), metrics);
+        let run = cdc_reader::run(self.config.clone(), self.log.clone(), stop.clone(), metrics);
         self.running = Some((stop, tokio::spawn(run)));
     }
 
@@ -100,13 +99,26 @@ impl Reading {
         }
     }
 
+    /// Waits until the table's existing rows, if any, are read.
+    pub async fn wait_read(&self, table: &str) {
+        let started = Instant::now();
+        while !self.position().snapshots.get(table).is_some_and(|snapshot| snapshot.done) {
+            assert!(started.elapsed() < PATIENCE, "{table} is not read");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub async fn wait_stopped(&self, table: &str) -> String {
         let started = Instant::now();
         loop {
             if let Some(sentence) = self.position().stopped.get(table) {
                 return sentence.clone();
             }
-            assert!(started.elapsed() < PATIENCE, "{table} is not stopped: {:?}", self.records(table));
+            assert!(
+                started.elapsed() < PATIENCE,
+                "{table} is not stopped: {:?}",
+                self.records(table)
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -157,9 +169,8 @@ fn all(reader: &mut dyn LogReader, topic: &str) -> Vec<KeyAndValue> {
 
 fn record_text(envelope: Value) -> String {
     let Value::Record(fields) = envelope else { panic!("no record") };
-    let field = |name: &str| {
-        fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.clone())
-    };
+    let field =
+        |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.clone());
     let operation = value_text(&field("op").expect("op"));
     let row = match operation.as_str() {
         "d" => field("before"),

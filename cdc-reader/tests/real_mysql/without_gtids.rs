@@ -25,8 +25,7 @@ fn stream_goes_on_across_rotation_and_restart_by_file_and_offset() {
         reading.start();
         reading.wait_for(&t, &["r 1,1", "r 2,2"]).await;
         reading.wait_for(&log, &["r 7", "r 7"]).await;
-        db.run("INSERT INTO t VALUES (3,3);\nINSERT INTO log VALUES (8);\nFLUSH BINARY LOGS")
-            .await;
+        db.run("INSERT INTO t VALUES (3,3);\nINSERT INTO log VALUES (8);\nFLUSH BINARY LOGS").await;
         db.run("UPDATE t SET v = 4 WHERE k = 3").await;
         let mut expected = vec!["r 1,1", "r 2,2", "c 3,3", "u 3,4"];
         reading.wait_for(&t, &expected).await;
@@ -79,8 +78,10 @@ fn reset_purge_and_another_server_are_named_and_not_resumed_from() {
         assert!(place.file.ends_with("000001"));
         // Files are told apart by the second in which they were begun.
         tokio::time::sleep(Duration::from_millis(1100)).await;
-        db.run("RESET BINARY LOGS AND GTIDS;\nINSERT INTO t VALUES (2);\nDELETE FROM t WHERE k = 2")
-            .await;
+        db.run(
+            "RESET BINARY LOGS AND GTIDS;\nINSERT INTO t VALUES (2);\nDELETE FROM t WHERE k = 2",
+        )
+        .await;
         db.run("INSERT INTO t VALUES (3);\nDELETE FROM t WHERE k = 3").await;
         reading.start();
         let sentence = reading.failure().await;
