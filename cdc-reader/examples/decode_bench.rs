@@ -18,6 +18,7 @@ use std::{
 use cdc_reader::{
     ReaderMetrics, SourceConfig,
     binlog::{
+        dump::DumpStart,
         event::{EventHeader, HEADER_LENGTH, kind},
         stream, table_map,
         transaction::{TransactionStart, parse_gtid},
@@ -32,7 +33,7 @@ use cdc_reader::{
     table_filter::TableFilter,
 };
 use change_log::{Cleanup, EncodedBatch, LogError, LogWriter, TopicHandle, TopicSpec};
-use schemas::{avro_schema::AvroOptions, gtid_set::GtidSet, position::Position};
+use schemas::{avro_schema::AvroOptions, position::Position};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -122,7 +123,7 @@ fn follow(url: &str, gtid_set: &str, rows: u64) -> Result<Counted, Failure> {
     )?;
     let metrics = ReaderMetrics::new(&prometheus::Registry::new()).source("bench");
     let log = CountingLog::default();
-    let start: GtidSet = gtid_set.parse()?;
+    let start = DumpStart::Gtid(gtid_set.parse()?);
     let setup = CaptureSetup {
         source: config.name.clone(),
         options: AvroOptions { debezium_compat: false },
@@ -131,6 +132,9 @@ fn follow(url: &str, gtid_set: &str, rows: u64) -> Result<Counted, Failure> {
         filter: TableFilter::new(&config.tables)?,
         writer: Box::new(log.clone()),
         position: Position { gtid_set: gtid_set.to_owned(), ..Position::default() },
+        coordinates: Default::default(),
+        mariadb: false,
+        debezium: Default::default(),
         catalog: HashMap::new(),
         keyless_pending: HashSet::new(),
         unfinished: HashMap::new(),
