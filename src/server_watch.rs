@@ -60,11 +60,22 @@ impl ServerWatch {
             }
         };
         if let Some(position) = position {
-            let done: GtidSet = position.gtid_set.parse().unwrap_or_default();
-            let executed: GtidSet = server.gtid_set.parse().unwrap_or_default();
-            status.transactions_behind = Some(executed.difference(&done).count());
-            let since = self.behind_since(&done, executed, position.source_time_ms, now_ms());
-            status.lag_seconds = Some(age(since));
+            let done = position.gtid_set.parse::<GtidSet>();
+            let executed = server.gtid_set.parse::<GtidSet>();
+            match (done, executed) {
+                (Ok(done), Ok(executed)) if !position.by_place => {
+                    status.transactions_behind = Some(executed.difference(&done).count());
+                    let time_ms = position.source_time_ms;
+                    let since = self.behind_since(&done, executed, time_ms, now_ms());
+                    status.lag_seconds = Some(age(since));
+                }
+                // MariaDB, or no GTIDs: transactions cannot be counted, and the places tell only whether all are read.
+                _ if position.place.reached(&server.place) => status.lag_seconds = Some(0),
+                _ => {
+                    let since = (position.source_time_ms > 0).then_some(position.source_time_ms);
+                    status.lag_seconds = since.map(|since| age(Some(since)));
+                }
+            }
         }
         status.server_place = Some(format!("{}:{}", server.place.file, server.place.offset));
         status.server_gtid_set = Some(server.gtid_set);

@@ -216,6 +216,43 @@ fn lost_replication_connection_is_made_again() {
     }
 }
 
+#[test]
+fn server_without_gtids_is_followed_by_file_and_offset() {
+    let options = ["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"];
+    let Some(mysql) = MySql::start(&options) else { return };
+    follow_and_verify(&mysql, "no_gtids");
+}
+
+#[test]
+fn mariadb_is_followed_and_verified() {
+    let Some(mariadb) = MySql::shared_mariadb() else { return };
+    follow_and_verify(mariadb, "mariadb");
+}
+
+/// Snapshot, stream, restart after a rotation, and each time the lake is equal to the source.
+fn follow_and_verify(server: &MySql, hint: &str) {
+    let database = server.new_database(hint);
+    server.exec(&format!("create table {database}.orders ({ORDERS})"));
+    server.exec(&insert(&database, 1..=40));
+    let scenario = scenario(server, &database, "");
+    let mut up = scenario.start("up");
+    scenario.verify();
+    server.exec(&format!(
+        "use {database}; begin; update orders set status = 'done', memo = null where id between 10 and 20; \
+         delete from orders where id in (3, 7); commit; flush binary logs; \
+         begin; update orders set price = 0; rollback"
+    ));
+    server.exec(&insert(&database, 41..=60));
+    scenario.verify();
+    up.terminate();
+    assert!(up.wait_exit(Duration::from_secs(60)).success(), "{}", up.stderr());
+    server.exec(&format!("use {database}; flush binary logs; update orders set qty = qty + 1"));
+    let _up = scenario.start("up");
+    scenario.verify();
+    let rows = format!("select count(*) as n from {database}.{database}.orders");
+    assert_eq!(scenario.query(&rows), ["58"]);
+}
+
 /// The source is named after its database: a server ends the connection of a replica whose id a second one uses, and
 /// the id comes from the source's name.
 fn scenario(mysql: &MySql, database: &str, more: &str) -> Scenario {

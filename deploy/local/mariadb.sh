@@ -193,6 +193,10 @@ serve() {
     server+=("--basedir=$UNPACKED/usr" "--lc-messages-dir=$UNPACKED/usr/share/mariadb")
   fi
 
+  # Of its own: servers that start at the same time have used the same names in a shared one.
+  mkdir -p "$DIR/tmp"
+  server+=("--tmpdir=$DIR/tmp")
+
   : >"$DIR/server.log"
   if [ ! -d "$DIR/data" ]; then
     # Initialised under another name, so that a folder named data is always complete.
