@@ -40,6 +40,7 @@ pub struct ServerWatch {
     link: Option<(Conn, Server)>,
     refused: Option<(Instant, String)>,
     behind: VecDeque<(GtidSet, i64)>,
+    unreached: VecDeque<(BinlogPlace, i64)>,
     looks: u64,
 }
 
@@ -47,7 +48,14 @@ impl ServerWatch {
     /// Nothing is asked yet.
     pub fn new(config: &SourceConfig) -> Self {
         let config = config.clone();
-        Self { config, link: None, refused: None, behind: VecDeque::new(), looks: 0 }
+        Self {
+            config,
+            link: None,
+            refused: None,
+            behind: VecDeque::new(),
+            unreached: VecDeque::new(),
+            looks: 0,
+        }
     }
 
     /// Asks the server, unless it refused lately, and fills in what it answers.
@@ -69,11 +77,10 @@ impl ServerWatch {
                     let since = self.behind_since(&done, executed, time_ms, now_ms());
                     status.lag_seconds = Some(age(since));
                 }
-                // MariaDB, or no GTIDs: transactions cannot be counted, and the places tell only whether all are read.
-                _ if position.place.reached(&server.place) => status.lag_seconds = Some(0),
+                // MariaDB, or no GTIDs: transactions cannot be counted, but places can be passed.
                 _ => {
-                    let since = (position.source_time_ms > 0).then_some(position.source_time_ms);
-                    status.lag_seconds = since.map(|since| age(Some(since)));
+                    let since = self.unreached_since(&position.place, &server.place, now_ms());
+                    status.lag_seconds = Some(age(since));
                 }
             }
         }
@@ -100,6 +107,22 @@ impl ServerWatch {
             self.behind.pop_front();
         }
         self.behind.front().map(|(_, since)| *since)
+    }
+
+    /// The same by places: since when the server has one that the reader has not reached.
+    fn unreached_since(
+        &mut self,
+        done: &BinlogPlace,
+        end: &BinlogPlace,
+        now_ms: i64,
+    ) -> Option<i64> {
+        if !done.reached(end) && self.unreached.len() < BEHIND_MAX {
+            self.unreached.push_back((end.clone(), now_ms));
+        }
+        while self.unreached.front().is_some_and(|(place, _)| done.reached(place)) {
+            self.unreached.pop_front();
+        }
+        self.unreached.front().map(|(_, since)| *since)
     }
 
     async fn ask_in_time(&mut self) -> Result<ServerPlace, String> {
@@ -143,14 +166,18 @@ mod tests {
 
     const SERVER: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 
+    fn watch() -> ServerWatch {
+        let config = serde_json::json!({"name": "a", "url": "mysql://u@h"});
+        ServerWatch::new(&serde_json::from_value(config).expect("a source"))
+    }
+
     fn set(last: u64) -> GtidSet {
         format!("{SERVER}:1-{last}").parse().expect("a set")
     }
 
     #[test]
     fn lag_is_the_age_of_the_oldest_look_that_the_reader_has_not_reached() {
-        let config = serde_json::json!({"name": "a", "url": "mysql://u@h"});
-        let mut watch = ServerWatch::new(&serde_json::from_value(config).expect("a source"));
+        let mut watch = watch();
         // One look alone only knows when the last transaction was made that the log has.
         assert_eq!(watch.behind_since(&set(3), set(5), 100, 1000), Some(100));
         assert_eq!(watch.behind_since(&set(4), set(6), 100, 2000), Some(100));
@@ -158,5 +185,16 @@ mod tests {
         assert_eq!(watch.behind_since(&set(7), set(7), 100, 4000), None);
         // After hours without any change, the first one does not make the reader hours late.
         assert_eq!(watch.behind_since(&set(7), set(8), 100, 9_000_000), Some(9_000_000));
+    }
+
+    #[test]
+    fn lag_by_places_is_the_age_of_the_oldest_that_is_not_reached() {
+        let mut watch = watch();
+        let place = |offset| BinlogPlace { file: "b.000001".into(), offset };
+        assert_eq!(watch.unreached_since(&place(10), &place(10), 1_000), None);
+        assert_eq!(watch.unreached_since(&place(10), &place(20), 2_000), Some(2_000));
+        assert_eq!(watch.unreached_since(&place(15), &place(30), 3_000), Some(2_000));
+        assert_eq!(watch.unreached_since(&place(20), &place(40), 4_000), Some(3_000));
+        assert_eq!(watch.unreached_since(&place(40), &place(40), 5_000), None);
     }
 }
