@@ -1,6 +1,6 @@
 //! One source of the configuration: which server, which tables, how hard it may be read.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,18 @@ pub struct SourceConfig {
     /// The file that holds the password (a trailing line break is cut off).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// How the connections to the server are encrypted and whom they trust.
+    #[serde(default)]
+    pub ssl_mode: SslMode,
+    /// The file with the CA that signed the server's certificate (PEM); for `verify_ca` and `verify_identity`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssl_ca: Option<PathBuf>,
+    /// The file with the reader's own certificate (PEM), for users that must show one (REQUIRE X509).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssl_cert: Option<PathBuf>,
+    /// The file with the private key of `ssl_cert` (PEM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssl_key: Option<PathBuf>,
     /// Patterns of `database.table` with `*` and `?`; one that starts with `!` takes tables out again; the last match
     /// decides. System schemas are never captured. Default: everything.
     #[serde(default = "all_tables")]
@@ -26,6 +38,11 @@ pub struct SourceConfig {
     /// the source's name.
     #[serde(default)]
     pub server_id: u32,
+    /// Whether the reader acknowledges what it receives, as a semi-synchronous replica does. The server then counts
+    /// it as one that holds the transaction, although a crash of the reader before the next commit to the change log
+    /// leaves it on the server alone. Without it the reader never stands in for a replica.
+    #[serde(default)]
+    pub semi_sync: bool,
     /// Rows of one snapshot chunk.
     #[serde(default = "snapshot_chunk_rows")]
     pub snapshot_chunk_rows: u32,
@@ -55,6 +72,35 @@ pub struct SourceConfig {
     /// captured table's definition.
     #[serde(default)]
     pub schema_changes: bool,
+}
+
+/// MySQL's modes of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SslMode {
+    /// Plain text.
+    Disabled,
+    /// TLS when the server offers it; the certificate is not verified.
+    #[default]
+    Preferred,
+    /// TLS or nothing; the certificate is not verified.
+    Required,
+    /// The certificate must be signed by a CA in `ssl_ca`.
+    VerifyCa,
+    /// It must also be for the host in the url.
+    VerifyIdentity,
+}
+
+impl fmt::Display for SslMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disabled => "disabled",
+            Self::Preferred => "preferred",
+            Self::Required => "required",
+            Self::VerifyCa => "verify_ca",
+            Self::VerifyIdentity => "verify_identity",
+        })
+    }
 }
 
 fn all_tables() -> Vec<String> {

@@ -19,9 +19,12 @@ use mysql_async::{
 
 use crate::{
     binlog::consumed::Coordinates,
-    config::SourceConfig,
+    config::{SourceConfig, SslMode},
     error::ReaderError,
-    mysql::flavor::{Flavor, Kind},
+    mysql::{
+        flavor::{Flavor, Kind},
+        tls, tunnel,
+    },
 };
 
 /// A server that answered.
@@ -50,7 +53,7 @@ const SESSION: [&str; 2] = [
 ];
 
 /// Longer than a slow name server or a busy accept queue takes; shorter than a person's patience.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Finds out about a peer that vanished without a word.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// The protocol's largest: an event or a row above the driver's default would break the connection for ever.
@@ -73,12 +76,16 @@ pub fn opts(config: &SourceConfig) -> Result<Opts, ReaderError> {
         return Err(wrong("url names no user: write mysql://user@host:3306".into()));
     }
     if from_url.ssl_opts().is_some() {
-        return Err(wrong(
-            "url asks for TLS, which this release does not have (no TLS to MySQL)".into(),
-        ));
+        return Err(wrong("url sets TLS: set ssl_mode beside the url instead".into()));
     }
+    // A unix socket does not leave the machine.
+    let ssl_opts = match from_url.socket() {
+        None => tls::driver_options(config).map_err(wrong)?,
+        Some(_) => None,
+    };
     let builder = OptsBuilder::from_opts(from_url)
         .pass(password)
+        .ssl_opts(ssl_opts)
         // The default changes to a unix socket on a local server, whose accounts are others.
         .prefer_socket(false)
         .tcp_nodelay(true)
@@ -94,7 +101,7 @@ pub fn opts(config: &SourceConfig) -> Result<Opts, ReaderError> {
 pub async fn connect(config: &SourceConfig) -> Result<Conn, ReaderError> {
     let options = opts(config)?;
     let place = format!("{}:{}", options.ip_or_hostname(), options.tcp_port());
-    match tokio::time::timeout(CONNECT_TIMEOUT, Conn::new(options)).await {
+    match tokio::time::timeout(CONNECT_TIMEOUT, open(options, config)).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => {
             let reason = connect_reason(&error, config);
@@ -110,11 +117,25 @@ pub async fn connect(config: &SourceConfig) -> Result<Conn, ReaderError> {
     }
 }
 
+async fn open(options: Opts, config: &SourceConfig) -> Result<Conn, Error> {
+    if config.ssl_mode == SslMode::VerifyCa && options.socket().is_none() {
+        return tunnel::open(options, config).await;
+    }
+    match Conn::new(options.clone()).await {
+        Err(Error::Driver(DriverError::NoClientSslFlagFromServer))
+            if config.ssl_mode == SslMode::Preferred =>
+        {
+            Conn::new(OptsBuilder::from_opts(options).ssl_opts(None)).await
+        }
+        result => result,
+    }
+}
+
 /// Connects to a server that was there before: one that does not answer now may come back.
 pub async fn reconnect(config: &SourceConfig) -> Result<Conn, ReaderError> {
     let options = opts(config)?;
     let place = format!("{}:{}", options.ip_or_hostname(), options.tcp_port());
-    match tokio::time::timeout(CONNECT_TIMEOUT, Conn::new(options)).await {
+    match tokio::time::timeout(CONNECT_TIMEOUT, open(options, config)).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(connect_error(&error, config)),
         Err(_) => Err(ReaderError::Transient { place, reason: "no answer to connecting".into() }),
@@ -124,7 +145,7 @@ pub async fn reconnect(config: &SourceConfig) -> Result<Conn, ReaderError> {
 /// Sorts an error of connecting to a server that was there before.
 pub(crate) fn connect_error(error: &Error, config: &SourceConfig) -> ReaderError {
     let place = place(config);
-    if is_transient(error) {
+    if tls::driver_finding(error, config).is_none() && is_transient(error) {
         return ReaderError::Transient { place, reason: driver_text(error) };
     }
     ReaderError::Connect { place, reason: connect_reason(error, config) }
@@ -215,6 +236,9 @@ fn driver_text(error: &Error) -> String {
 }
 
 fn connect_reason(error: &Error, config: &SourceConfig) -> String {
+    if let Some(finding) = tls::driver_finding(error, config) {
+        return finding;
+    }
     match error {
         Error::Server(ServerError { code, message, .. }) => server_reason(*code, message, config),
         Error::Io(IoError::Io(io)) => match io.kind() {
@@ -262,10 +286,7 @@ fn server_reason(code: u16, message: &str, config: &SourceConfig) -> String {
         1130 => format!("{message}: create the user for this host, for example 'binlake'@'%'"),
         1820 | 1862 => format!("{message}: set a new password for the user"),
         3118 => format!("{message}: ALTER USER ... ACCOUNT UNLOCK"),
-        3159 => format!(
-            "{message}: this release connects without TLS; let the reader in by SET PERSIST \
-             require_secure_transport = OFF, or give it a TLS tunnel"
-        ),
+        3159 => format!("{message}: set ssl_mode = \"required\" for this source"),
         _ => format!("error {code}: {message}"),
     }
 }
@@ -276,7 +297,7 @@ fn url_reason(error: &UrlError) -> String {
             format!("url has the unknown parameter '{param}': write mysql://user@host:3306")
         }
         UrlError::FeatureRequired { param, .. } => {
-            format!("url asks for '{param}', which this release does not have (no TLS to MySQL)")
+            format!("url asks for '{param}', which this release does not have")
         }
         UrlError::InvalidParamValue { param, .. } => {
             format!("url has a value that cannot be used for '{param}'")
@@ -343,7 +364,7 @@ mod tests {
     fn what_is_wrong_with_the_configuration_is_said_without_the_secret() {
         let cases = [
             ("url=mysql://u:hidden@h/?foo=1", "unknown parameter 'foo'"),
-            ("url=mysql://u:hidden@h/?require_ssl=true", "no TLS to MySQL"),
+            ("url=mysql://u:hidden@h/?require_ssl=true", "set ssl_mode beside the url"),
             ("url=postgres://u:hidden@h", "mysql://user@host:3306"),
             ("url=hidden", "cannot be read"),
             ("url=mysql://h", "names no user"),

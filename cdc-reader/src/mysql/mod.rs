@@ -10,6 +10,8 @@ pub mod preflight;
 pub mod resume;
 pub mod settings;
 pub mod table_description;
+pub mod tls;
+mod tunnel;
 pub mod visible;
 
 pub use catalog::{Catalog, CatalogTable};
