@@ -18,9 +18,9 @@ use std::{
 use cdc_reader::{
     ReaderMetrics, SourceConfig,
     binlog::{
-        dump::DumpStart,
+        dump::{self, DumpStart},
         event::{EventHeader, HEADER_LENGTH, kind},
-        stream, table_map,
+        table_map,
         transaction::{TransactionStart, parse_gtid},
     },
     capture::{self, CaptureSetup},
@@ -124,6 +124,7 @@ fn follow(url: &str, gtid_set: &str, rows: u64) -> Result<Counted, Failure> {
     let metrics = ReaderMetrics::new(&prometheus::Registry::new()).source("bench");
     let log = CountingLog::default();
     let start = DumpStart::Gtid(gtid_set.parse()?);
+    let (spent, back) = mpsc::channel(INBOX_CHUNKS + 2);
     let setup = CaptureSetup {
         source: config.name.clone(),
         options: AvroOptions { debezium_compat: false },
@@ -139,6 +140,7 @@ fn follow(url: &str, gtid_set: &str, rows: u64) -> Result<Counted, Failure> {
         keyless_pending: HashSet::new(),
         unfinished: HashMap::new(),
         metrics: metrics.clone(),
+        spent,
     };
     let (inbox, received) = mpsc::channel(INBOX_CHUNKS);
     let stop = CancellationToken::new();
@@ -146,7 +148,8 @@ fn follow(url: &str, gtid_set: &str, rows: u64) -> Result<Counted, Failure> {
     let encoding = std::thread::spawn(move || capture::run(setup, received, &handle, &stopped));
     let mut ended = None;
     runtime.block_on(async {
-        let follow = stream::follow(&config, config.server_id, &start, &inbox, &stop);
+        let start = DumpStart::Gtid(start);
+        let follow = dump::follow(&config, config.server_id, start, inbox, back, stop.clone());
         let watch = async {
             while metrics.rows.get() < rows {
                 tokio::time::sleep(Duration::from_millis(1)).await;

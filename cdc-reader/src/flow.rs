@@ -1,7 +1,7 @@
 //! The types between the stages, in the order of the flow.
 //!
 //! ```text
-//! binlog::stream --Input::Events (<= 256 KB of raw events, 16 in flight)--> encode thread --EncodedBatch--> log writer
+//! binlog::dump   --Input::Events (<= 256 KB of raw events, 16 in flight)--> encode thread --EncodedBatch--> log writer
 //! snapshot       --Input::OpenWindow, Input::Chunk (1 chunk in flight per reader)--^
 //! ```
 
@@ -98,3 +98,5 @@ pub struct KeylessView {
 
 /// The encode thread's inbox.
 pub type InputSender = mpsc::Sender<Input>;
+/// The way back of the chunks of [`Input::Events`]; it has room for all that are on their way.
+pub type SpentSender = mpsc::Sender<Vec<u8>>;

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    binlog::stream,
+    binlog::dump,
     capture::{self, CaptureSetup},
     config::SourceConfig,
     error::{Action, ReaderError},
@@ -114,6 +114,8 @@ async fn attempt(
     let guard = stop.clone().drop_guard();
     let (inbox, received) = mpsc::channel::<Input>(INBOX_CHUNKS);
     let start = dump_start(&server, &position)?;
+    // One chunk is being taken and one is being filled beside those in flight.
+    let (spent, back) = mpsc::channel(INBOX_CHUNKS + 2);
     let progress = position.snapshots.clone();
     let shapes: HashMap<_, _> =
         catalog.tables.iter().map(|table| (table.name(), table.schema.clone())).collect();
@@ -140,6 +142,7 @@ async fn attempt(
         keyless_pending: keyless(&to_read),
         unfinished,
         metrics: source.metrics.clone(),
+        spent,
     };
     let mut captured = spawn_capture(setup, received, stop.clone())?;
 
@@ -147,7 +150,7 @@ async fn attempt(
     let (stream_inbox, stream_stop) = (inbox.clone(), stop.clone());
     let mut streaming = tokio::spawn(async move {
         let id = server_id(&stream_config);
-        stream::follow(&stream_config, id, &start, &stream_inbox, &stream_stop).await
+        dump::follow(&stream_config, id, start, stream_inbox, back, stream_stop).await
     });
     let mut snapshotting =
         tokio::spawn(snapshot::run(config.clone(), to_read, progress, inbox, stop.clone()));

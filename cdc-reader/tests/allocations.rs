@@ -293,6 +293,7 @@ fn per_transaction(rows: u64) -> u64 {
         keyless_pending: HashSet::new(),
         unfinished: HashMap::new(),
         metrics: ReaderMetrics::new(&prometheus::Registry::new()).source("s"),
+        spent: mpsc::channel(1).0,
     };
     let (inbox, received) = mpsc::channel(16);
     for number in 1..=12 {

@@ -113,6 +113,7 @@ fn capture(events: &[u8], coordinates: Coordinates, log: &KeptLog) -> Result<(),
         keyless_pending: HashSet::new(),
         unfinished: HashMap::new(),
         metrics: ReaderMetrics::new(&prometheus::Registry::new()).source("s"),
+        spent: mpsc::channel(1).0,
     };
     let (inbox, received) = mpsc::channel(1);
     inbox.try_send(Input::Events(events.to_vec())).expect("there is room");

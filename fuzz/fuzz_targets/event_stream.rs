@@ -85,6 +85,7 @@ fuzz_target!(|events: &[u8]| {
         keyless_pending: HashSet::new(),
         unfinished: HashMap::new(),
         metrics: METRICS.source("s"),
+        spent: mpsc::channel(1).0,
     };
     let (inbox, received) = mpsc::channel(1);
     inbox.try_send(Input::Events(events.to_vec())).expect("there is room");

@@ -87,7 +87,7 @@ pub mod kind {
     pub const MARIADB_WRITE_ROWS_COMPRESSED: u8 = 169;
     /// See above.
     pub const MARIADB_DELETE_ROWS_COMPRESSED: u8 = 171;
-    /// Not MySQL's: a tagged GTID event brought into a plain form by `stream` (uuid 16, number 8, commit time in
+    /// Not MySQL's: a tagged GTID event brought into a plain form by `dump` (uuid 16, number 8, commit time in
     /// microseconds 8, then the tag).
     pub const TAGGED_GTID_PLAIN: u8 = 250;
 }

@@ -1,4 +1,4 @@
-//! The binlog: from the socket to events with meaning. Only `stream` does I/O.
+//! The binlog: from the socket to events with meaning. Only `dump` does I/O.
 
 pub mod byte_reader;
 pub mod compressed;
@@ -8,6 +8,5 @@ pub mod dump;
 pub mod event;
 pub mod mariadb;
 mod sql_tokens;
-pub mod stream;
 pub mod table_map;
 pub mod transaction;

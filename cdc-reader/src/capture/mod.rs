@@ -41,11 +41,12 @@ use crate::{
     binlog::{
         byte_reader::{little_endian, take},
         consumed::{Consumed, Coordinates},
+        dump::give_back,
         event::{EventHeader, HEADER_LENGTH},
     },
     encode::{envelope::EnvelopeParts, row::RowScratch},
     error::ReaderError,
-    flow::{Input, StreamState, WindowRequest},
+    flow::{Input, SpentSender, StreamState, WindowRequest},
     metrics::SourceMetrics,
     snapshot::window::Windows,
     table_filter::TableFilter,
@@ -83,6 +84,8 @@ pub struct CaptureSetup {
     pub unfinished: HashMap<String, HashSet<u128>>,
     /// The source's metrics.
     pub metrics: SourceMetrics,
+    /// Takes the chunks of events back.
+    pub spent: SpentSender,
 }
 
 /// The state of the encode thread.
@@ -92,6 +95,7 @@ struct Capture {
     filter: TableFilter,
     writer: Box<dyn LogWriter>,
     metrics: SourceMetrics,
+    spent: SpentSender,
     /// As it will be committed; `gtid_set` and `place` are filled in by `commit`.
     position: Position,
     consumed: Consumed,
@@ -187,6 +191,7 @@ impl Capture {
             filter: setup.filter,
             writer: setup.writer,
             metrics: setup.metrics,
+            spent: setup.spent,
             boundary: setup.position.place.clone(),
             position: setup.position,
             consumed,
@@ -229,7 +234,11 @@ impl Capture {
 
     fn take_input(&mut self, input: Input) -> Result<(), ReaderError> {
         match input {
-            Input::Events(chunk) => self.take_events(&chunk),
+            Input::Events(chunk) => {
+                self.take_events(&chunk)?;
+                give_back(&self.spent, chunk);
+                Ok(())
+            }
             Input::OpenWindow(request) => {
                 self.window_requests.push(request);
                 self.open_windows();

@@ -1,0 +1,110 @@
+//! The replication connection's socket: TCP, TCP with TLS, or a unix socket, blocking with a time-out.
+
+use std::{
+    io::{self, Read, Write},
+    net::{TcpStream, ToSocketAddrs},
+    os::unix::net::UnixStream,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
+
+/// How long a read waits before the reader looks whether it should stop.
+const TICK: Duration = Duration::from_millis(500);
+/// A server that takes no byte for this long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A connected socket.
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Socket {
+    /// Connects to the first address of `host` that answers.
+    pub(super) fn tcp(host: &str, port: u16, timeout: Duration) -> io::Result<Self> {
+        let mut last = io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("failed to lookup address information: '{host}' has no address"),
+        );
+        for address in (host, port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, timeout) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    stream.set_read_timeout(Some(TICK))?;
+                    stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+                    return Ok(Self::Tcp(stream));
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Connects to a unix socket.
+    pub(super) fn unix(path: &str) -> io::Result<Self> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(TICK))?;
+        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        Ok(Self::Unix(stream))
+    }
+
+    /// Puts TLS on a TCP socket; the handshake happens with the next read or write.
+    pub(super) fn with_tls(
+        self,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Self> {
+        match self {
+            Self::Tcp(stream) => {
+                let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+                Ok(Self::Tls(Box::new(StreamOwned::new(connection, stream))))
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// Whether a password may cross it as it is.
+    pub(super) fn is_secure(&self) -> bool {
+        !matches!(self, Self::Tcp(_))
+    }
+
+    /// Whether reads wait (for a tick) or say at once that there is nothing.
+    pub(super) fn set_waiting(&self, waiting: bool) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nonblocking(!waiting),
+            Self::Unix(stream) => stream.set_nonblocking(!waiting),
+            Self::Tls(stream) => stream.sock.set_nonblocking(!waiting),
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(buffer),
+            Self::Unix(stream) => stream.write(buffer),
+            Self::Tls(stream) => stream.write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.flush(),
+            Self::Unix(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
