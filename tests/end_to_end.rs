@@ -72,13 +72,13 @@ fn what_is_written_for_debeziums_consumers_is_no_table() {
     mysql.exec(
         "use transaction;
          begin; insert into orders values (1, 'a'), (2, 'b'); update orders set id = 3 where id = 1; commit;
-         alter table orders add column w int default 5;
+         alter table orders add column w int;
          insert into orders values (4, 'c', 6)",
     );
     scenario.verify();
     scenario.wait_for_query(
         "select id, v, w from told.transaction.orders order by id",
-        &["2,b,5", "3,a,5", "4,c,6"],
+        &["2,b,", "3,a,", "4,c,6"],
     );
     assert!(up.is_running());
     let status = scenario.command(&["status", "--json"]).run(CATCH_UP).success();
