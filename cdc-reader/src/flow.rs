@@ -63,6 +63,8 @@ pub struct SnapshotChunk {
     pub rows_estimated: u64,
     /// Zero or partly zero dates among the values, which became NULL (or the epoch where NULL is not possible).
     pub zero_dates: u64,
+    /// Texts with bytes that mean nothing in their character set.
+    pub invalid_texts: u64,
     /// Set for the one chunk of a table without a key; see [`KeylessView`].
     pub keyless: Option<KeylessView>,
     /// Answered once the chunk is in a committed transaction of the log. Dropped without an answer when the chunk

@@ -188,6 +188,7 @@ mod tests {
             last: true,
             rows_estimated: 0,
             zero_dates: 0,
+            invalid_texts: 0,
             keyless: Some(KeylessView { executed_before: executed.into(), visible_before: None }),
             committed: tokio::sync::oneshot::channel().0,
         }

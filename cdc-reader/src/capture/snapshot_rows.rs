@@ -52,6 +52,7 @@ impl Capture {
         }
         self.metrics.snapshot_rows.inc_by(chunk.rows.len() as u64);
         self.metrics.zero_dates.inc_by(chunk.zero_dates);
+        self.metrics.invalid_texts.inc_by(chunk.invalid_texts);
         self.answers.push(chunk.committed);
         // The reader of the snapshot waits for it.
         self.commit()

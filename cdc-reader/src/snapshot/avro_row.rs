@@ -28,6 +28,8 @@ pub struct RowWriter {
     key: Vec<usize>,
     /// Zero or partly zero dates so far that became NULL or, where that is not possible, the epoch.
     pub zero_dates: u64,
+    /// Texts so far with bytes that mean nothing in their character set.
+    pub invalid_texts: u64,
     // Where each column's value lies in the output, without the union's branch.
     places: Vec<Range<usize>>,
     scratch: Vec<u8>,
@@ -82,6 +84,7 @@ impl RowWriter {
             columns: columns.collect(),
             key: schema.key.clone(),
             zero_dates: 0,
+            invalid_texts: 0,
             places: vec![0..0; schema.columns.len()],
             scratch: Vec::new(),
         }
@@ -99,8 +102,9 @@ impl RowWriter {
             let value = values.get(i).and_then(Option::as_ref).unwrap_or(&Value::NULL);
             let scratch = &mut self.scratch;
             match column.write(value, out, scratch) {
-                Ok(Written { value_start, zero_date }) => {
+                Ok(Written { value_start, zero_date, invalid_texts }) => {
                     self.zero_dates += u64::from(zero_date);
+                    self.invalid_texts += invalid_texts;
                     if let Some(place) = self.places.get_mut(i) {
                         *place = value_start..out.len();
                     }
@@ -125,6 +129,8 @@ impl RowWriter {
 struct Written {
     value_start: usize,
     zero_date: bool,
+    /// 0 or 1.
+    invalid_texts: u64,
 }
 
 const WRONG: &str = "a value of an unexpected kind; the table may have been changed meanwhile";
@@ -141,7 +147,7 @@ impl ColumnWriter {
                 return Err("NULL although it is declared NOT NULL");
             }
             out.extend_from_slice(&self.null);
-            return Ok(Written { value_start: out.len(), zero_date: false });
+            return Ok(Written { value_start: out.len(), zero_date: false, invalid_texts: 0 });
         }
         let instant = match &self.column_type {
             ColumnType::Date | ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => {
@@ -153,20 +159,21 @@ impl ColumnWriter {
         if zero_date && !self.null.is_empty() {
             let value_start = out.len();
             out.extend_from_slice(&self.null);
-            return Ok(Written { value_start, zero_date });
+            return Ok(Written { value_start, zero_date, invalid_texts: 0 });
         }
         if self.optional {
             out.push(self.branch);
         }
         let value_start = out.len();
+        let mut invalid_texts = 0;
         match instant {
             Some(micros) => {
                 let adjust = self.debezium_years && micros.is_some();
                 self.write_instant(temporal::recent_micros(micros.unwrap_or(0), adjust), out);
             }
-            None => self.write_value(value, out, scratch)?,
+            None => invalid_texts = self.write_value(value, out, scratch)?,
         }
-        Ok(Written { value_start, zero_date })
+        Ok(Written { value_start, zero_date, invalid_texts })
     }
 
     fn write_instant(&self, micros: i64, out: &mut Vec<u8>) {
@@ -178,12 +185,13 @@ impl ColumnWriter {
         }
     }
 
+    /// Answers how many texts (0 or 1) had bytes that mean nothing.
     fn write_value(
         &self,
         value: &Value,
         out: &mut Vec<u8>,
         scratch: &mut Vec<u8>,
-    ) -> Result<(), &'static str> {
+    ) -> Result<u64, &'static str> {
         match &self.column_type {
             ColumnType::BigInt { unsigned: true } if self.unsigned_as_decimal => {
                 write_unscaled(out, sv::integer(value).ok_or(WRONG)?);
@@ -218,7 +226,7 @@ impl ColumnWriter {
             }
             ColumnType::Time { .. } => write_long(out, sv::time_micros(value).ok_or(WRONG)?),
             ColumnType::Text => {
-                write_text(self.decoding, sv::bytes(value).ok_or(WRONG)?, out);
+                return Ok(write_text(self.decoding, sv::bytes(value).ok_or(WRONG)?, out));
             }
             ColumnType::Binary { length } => {
                 let bytes = sv::bytes(value).ok_or(WRONG)?;
@@ -243,7 +251,7 @@ impl ColumnWriter {
                 return Err(WRONG);
             }
         }
-        Ok(())
+        Ok(0)
     }
 }
 
@@ -383,6 +391,16 @@ mod tests {
         for (column_type, value, expected) in cases {
             assert_eq!(written(column_type.clone(), value), Ok(expected), "{column_type:?}");
         }
+    }
+
+    #[test]
+    fn broken_texts_are_counted() {
+        let mut writer = RowWriter::new(&table(ColumnType::Text, false), AvroOptions::default());
+        for text in ["whole".as_bytes(), b"br\xffken"] {
+            let values = [Some(Value::Bytes(text.to_vec())), Some(Value::Int(3))];
+            writer.write(&values, &mut Vec::new()).expect("is written");
+        }
+        assert_eq!(writer.invalid_texts, 1);
     }
 
     #[test]

@@ -108,6 +108,7 @@ impl SnapshotReader {
             high: view.high,
             last: true,
             zero_dates: writer.zero_dates,
+            invalid_texts: writer.invalid_texts,
             keyless: Some(view.keyless),
         };
         let rows = read.rows.len() as u64;

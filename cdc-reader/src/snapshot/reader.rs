@@ -113,6 +113,7 @@ pub(super) struct ChunkEnd {
     pub(super) high: BinlogPlace,
     pub(super) last: bool,
     pub(super) zero_dates: u64,
+    pub(super) invalid_texts: u64,
     pub(super) keyless: Option<KeylessView>,
 }
 
@@ -197,7 +198,13 @@ impl SnapshotReader {
             walk.row_bytes = (read.bytes.len() / read.rows.len()) as u64;
         }
         let (rows, last, last_key) = (read.rows.len() as u64, read.complete, read.last_key.clone());
-        let end = ChunkEnd { high, last, zero_dates: writer.zero_dates, keyless: None };
+        let end = ChunkEnd {
+            high,
+            last,
+            zero_dates: writer.zero_dates,
+            invalid_texts: writer.invalid_texts,
+            keyless: None,
+        };
         self.send(walk, read, end).await?;
         walk.rows += rows;
         if last_key.is_some() {
@@ -315,8 +322,13 @@ impl SnapshotReader {
                     continue;
                 }
             }
-            let end =
-                ChunkEnd { high: BinlogPlace::default(), last: true, zero_dates: 0, keyless: None };
+            let end = ChunkEnd {
+                high: BinlogPlace::default(),
+                last: true,
+                zero_dates: 0,
+                invalid_texts: 0,
+                keyless: None,
+            };
             match self.send(walk, ReadRows::default(), end).await {
                 Ok(()) => return Ok(()),
                 Err(ChunkFailure::Closed) => return Err(Failure::Closed),
@@ -353,6 +365,7 @@ impl SnapshotReader {
             last: end.last,
             rows_estimated: walk.table.rows_estimated(),
             zero_dates: end.zero_dates,
+            invalid_texts: end.invalid_texts,
             keyless: end.keyless,
             committed,
         };

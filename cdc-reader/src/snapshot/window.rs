@@ -168,6 +168,7 @@ mod tests {
             last: false,
             rows_estimated: 2,
             zero_dates: 0,
+            invalid_texts: 0,
             keyless: None,
             committed,
         };
