@@ -72,6 +72,7 @@ for record in (
     b"\x00\x00\x00\x00\x07\x02\x06abc\x00",
     b"\xc3\x01" + bytes(range(8)) + b"\x0cmarket\x02\x80\x80\x80\x80\x10",
     b"\xff" * 9 + b"\x01",
+    b"\x05__op_\x01\x00\x00\x00c\x03abc\x00\x00\x00\x00",
     b"",
 ):
     keep("wire_framing", record)

@@ -1,6 +1,7 @@
-//! A record as a consumer gets it: the framing, and the numbers and strings of a datum.
+//! A record as a consumer gets it: the framing, the numbers and strings of a datum, the headers.
 #![no_main]
 
+use change_log::headers;
 use libfuzzer_sys::fuzz_target;
 use schemas::{
     avro_write::{read_bytes, read_long, write_bytes, write_long},
@@ -12,6 +13,15 @@ fuzz_target!(|record: &[u8]| {
         let mut again = Vec::new();
         write_framing(&mut again, reference);
         again.extend_from_slice(datum);
+        assert_eq!(again, record);
+    }
+    let read: Result<Vec<_>, _> = headers::iter(record).collect();
+    if let Ok(read) = read {
+        let mut again = Vec::new();
+        for (name, value) in read {
+            let Ok(name) = str::from_utf8(name) else { return };
+            headers::write(&mut again, name, value).expect("what was read can be written");
+        }
         assert_eq!(again, record);
     }
     let mut rest = record;
