@@ -7,7 +7,7 @@
 //! Prints one line: rows, records, bytes of keys and values, seconds, CPU seconds, peak memory in MB.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -33,7 +33,7 @@ use cdc_reader::{
     table_filter::TableFilter,
 };
 use change_log::{Cleanup, EncodedBatch, LogError, LogWriter, TopicHandle, TopicSpec};
-use schemas::{avro_schema::AvroOptions, position::Position};
+use schemas::{avro_schema::AvroOptions, gtid_set::GtidSet, position::Position};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -123,24 +123,17 @@ fn follow(url: &str, gtid_set: &str, rows: u64) -> Result<Counted, Failure> {
     )?;
     let metrics = ReaderMetrics::new(&prometheus::Registry::new()).source("bench");
     let log = CountingLog::default();
-    let start = DumpStart::Gtid(gtid_set.parse()?);
+    let start: GtidSet = gtid_set.parse()?;
     let (spent, back) = mpsc::channel(INBOX_CHUNKS + 2);
     let setup = CaptureSetup {
-        source: config.name.clone(),
-        options: AvroOptions { debezium_compat: false },
-        debezium: cdc_reader::capture::DebeziumOptions::default(),
-        commit_interval: Duration::from_millis(config.commit_interval_ms),
-        filter: TableFilter::new(&config.tables)?,
-        writer: Box::new(log.clone()),
         position: Position { gtid_set: gtid_set.to_owned(), ..Position::default() },
-        coordinates: Default::default(),
-        mariadb: false,
-        debezium: Default::default(),
-        catalog: HashMap::new(),
-        keyless_pending: HashSet::new(),
-        unfinished: HashMap::new(),
-        metrics: metrics.clone(),
         spent,
+        ..CaptureSetup::new(
+            &config,
+            TableFilter::new(&config.tables)?,
+            Box::new(log.clone()),
+            metrics.clone(),
+        )
     };
     let (inbox, received) = mpsc::channel(INBOX_CHUNKS);
     let stop = CancellationToken::new();
@@ -252,13 +245,8 @@ fn decode_all(files: &[Vec<u8>]) -> Result<(u64, u64, u64), Failure> {
                         thread: 1,
                     };
                     parts.fill(&block, start.committed_at_us);
-                    let context = RowsContext {
-                        plan,
-                        topic: TopicHandle(0),
-                        timestamp_ms: 0,
-                        skip_rows: 0,
-                        headers: &[],
-                    };
+                    let context =
+                        RowsContext { plan, topic: TopicHandle(0), timestamp_ms: 0, skip_rows: 0 };
                     let (parts, scratch) = (&mut parts, &mut scratch);
                     totals.0 += encode_rows_event(
                         &context,

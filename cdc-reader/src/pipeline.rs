@@ -16,7 +16,6 @@ use std::{
 use change_log::{LogConfig, LogWriter, open_writer};
 use mysql_async::Conn;
 use schemas::{
-    avro_schema::AvroOptions,
     position::{Position, TableSnapshot},
     row_digest::row_digest,
 };
@@ -129,20 +128,14 @@ async fn attempt(
         .collect();
     let unfinished = unfinished(source, &to_read).await?;
     let setup = CaptureSetup {
-        source: config.name.clone(),
-        options: AvroOptions { debezium_compat: config.debezium_compat },
-        debezium: config.into(),
-        commit_interval: Duration::from_millis(config.commit_interval_ms),
-        filter: source.filter.clone(),
-        writer,
         coordinates: coordinates_of(&server, &position),
         position,
         mariadb: server.flavor.kind == Kind::MariaDb,
         catalog: shapes,
         keyless_pending: keyless(&to_read),
         unfinished,
-        metrics: source.metrics.clone(),
         spent,
+        ..CaptureSetup::new(config, source.filter.clone(), writer, source.metrics.clone())
     };
     let mut captured = spawn_capture(setup, received, stop.clone())?;
 

@@ -8,13 +8,11 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
-    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use cdc_reader::{
-    ReaderMetrics,
+    ReaderMetrics, SourceConfig,
     binlog::{
         event::{HEADER_LENGTH, kind},
         table_map,
@@ -30,7 +28,7 @@ use cdc_reader::{
     table_filter::TableFilter,
 };
 use change_log::{EncodedBatch, LogError, LogWriter, TopicHandle, TopicSpec};
-use schemas::{avro_schema::AvroOptions, position::Position};
+use schemas::avro_schema::AvroOptions;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -222,11 +220,11 @@ fn encoding_rows_allocates_nothing() {
                 let before = allocations();
                 parts.fill(&source_block(), 1_795_370_627_697_625);
                 let context = RowsContext {
+                    headers: &[],
                     plan: &plan,
                     topic: TopicHandle(0),
                     timestamp_ms: 0,
                     skip_rows: 0,
-                    headers: &[],
                 };
                 let mut key_bytes = 0;
                 let rows = encode_rows_event(
@@ -277,24 +275,12 @@ fn per_transaction(rows: u64) -> u64 {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
     let log = CountingLog::default();
-    let setup = CaptureSetup {
-        source: "s".into(),
-        options: AvroOptions { debezium_compat: false },
-        debezium: cdc_reader::capture::DebeziumOptions::default(),
-        // Every transaction is committed, so that the log sees each of them.
-        commit_interval: Duration::ZERO,
-        filter: TableFilter::new(&["*.*".to_owned()]).expect("a pattern"),
-        writer: Box::new(log.clone()),
-        position: Position::default(),
-        coordinates: Default::default(),
-        mariadb: false,
-        debezium: Default::default(),
-        catalog: HashMap::new(),
-        keyless_pending: HashSet::new(),
-        unfinished: HashMap::new(),
-        metrics: ReaderMetrics::new(&prometheus::Registry::new()).source("s"),
-        spent: mpsc::channel(1).0,
-    };
+    // Every transaction is committed, so that the log sees each of them.
+    let config = serde_json::json!({ "name": "s", "url": "", "commit_interval_ms": 0 });
+    let config: SourceConfig = serde_json::from_value(config).expect("a configuration");
+    let filter = TableFilter::new(&config.tables).expect("a pattern");
+    let metrics = ReaderMetrics::new(&prometheus::Registry::new()).source("s");
+    let setup = CaptureSetup::new(&config, filter, Box::new(log.clone()), metrics);
     let (inbox, received) = mpsc::channel(16);
     for number in 1..=12 {
         inbox.try_send(Input::Events(transaction(number))).expect("there is room");

@@ -1,12 +1,7 @@
 //! What fuzzing found: events with damage end in a sentence, and what is written stays readable.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
-
 use cdc_reader::{
-    ReaderError, ReaderMetrics,
+    ReaderError, ReaderMetrics, SourceConfig,
     binlog::{byte_reader::Malformed, event::kind, table_map},
     capture::{self, CaptureSetup},
     encode::{
@@ -19,7 +14,7 @@ use cdc_reader::{
     table_filter::TableFilter,
 };
 use change_log::{EncodedBatch, LogError, LogWriter, TopicHandle, TopicSpec};
-use schemas::{avro_schema::AvroOptions, position::Position};
+use schemas::avro_schema::AvroOptions;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -78,13 +73,7 @@ fn encode_insert(map: &[u8], columns: u8, rows: &[u8]) -> Result<(Vec<u8>, u64),
     body.extend_from_slice(rows);
     let (mut scratch, mut batch) = (RowScratch::default(), EncodedBatch::default());
     let mut parts = EnvelopeParts::default();
-    let context = RowsContext {
-        plan: &plan,
-        topic: TopicHandle(0),
-        timestamp_ms: 0,
-        skip_rows: 0,
-        headers: &[],
-    };
+    let context = RowsContext { plan: &plan, topic: TopicHandle(0), timestamp_ms: 0, skip_rows: 0 };
     let (kind, parts, scratch) = (kind::WRITE_ROWS, &mut parts, &mut scratch);
     encode_rows_event(&context, kind, &body, parts, scratch, &mut batch, |_| {})?;
     Ok((batch.bytes, scratch.invalid_texts))
@@ -124,23 +113,11 @@ fn capture(events: &[u8]) -> Result<(), ReaderError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let setup = CaptureSetup {
-        source: "s".into(),
-        options: AvroOptions { debezium_compat: false },
-        debezium: capture::DebeziumOptions::default(),
-        commit_interval: Duration::ZERO,
-        filter: TableFilter::new(&["*.*".to_owned()]).expect("a pattern"),
-        writer: Box::new(NoLog),
-        position: Position::default(),
-        coordinates: Default::default(),
-        mariadb: false,
-        debezium: Default::default(),
-        catalog: HashMap::new(),
-        keyless_pending: HashSet::new(),
-        unfinished: HashMap::new(),
-        metrics: ReaderMetrics::new(&prometheus::Registry::new()).source("s"),
-        spent: mpsc::channel(1).0,
-    };
+    let config = serde_json::json!({ "name": "s", "url": "", "commit_interval_ms": 0 });
+    let config: SourceConfig = serde_json::from_value(config).expect("a configuration");
+    let filter = TableFilter::new(&config.tables).expect("a pattern");
+    let metrics = ReaderMetrics::new(&prometheus::Registry::new()).source("s");
+    let setup = CaptureSetup::new(&config, filter, Box::new(NoLog), metrics);
     let (inbox, received) = mpsc::channel(1);
     inbox.try_send(Input::Events(events.to_vec())).expect("there is room");
     drop(inbox);

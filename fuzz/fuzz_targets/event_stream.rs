@@ -3,21 +3,17 @@
 //! Input: events in the form of `flow::Input::Events`.
 #![no_main]
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::LazyLock,
-    time::Duration,
-};
+use std::sync::LazyLock;
 
 use cdc_reader::{
-    ReaderMetrics,
+    ReaderMetrics, SourceConfig,
     capture::{self, CaptureSetup},
     flow::Input,
     table_filter::TableFilter,
 };
 use change_log::{EncodedBatch, LogError, LogWriter, TopicHandle, TopicSpec};
 use libfuzzer_sys::fuzz_target;
-use schemas::{avro_schema::AvroOptions, position::Position, wire_format::read_framing};
+use schemas::{position::Position, wire_format::read_framing};
 use tokio::{runtime::Runtime, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +26,13 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 });
 static METRICS: LazyLock<ReaderMetrics> =
     LazyLock::new(|| ReaderMetrics::new(&prometheus::Registry::new()));
+
+static CONFIG: LazyLock<SourceConfig> = LazyLock::new(|| {
+    let config = serde_json::json!({ "name": "s", "url": "", "commit_interval_ms": 0 });
+    serde_json::from_value(config).expect("a configuration")
+});
+static FILTER: LazyLock<TableFilter> =
+    LazyLock::new(|| TableFilter::new(&CONFIG.tables).expect("a pattern"));
 
 /// Looks at what a log would keep.
 struct CheckingLog {
@@ -70,23 +73,8 @@ impl LogWriter for CheckingLog {
 }
 
 fuzz_target!(|events: &[u8]| {
-    let setup = CaptureSetup {
-        source: "s".into(),
-        options: AvroOptions { debezium_compat: false },
-        debezium: cdc_reader::capture::DebeziumOptions::default(),
-        commit_interval: Duration::ZERO,
-        filter: TableFilter::new(&["*.*".to_owned()]).expect("a pattern"),
-        writer: Box::new(CheckingLog { topics: Vec::new() }),
-        position: Position::default(),
-        coordinates: Default::default(),
-        mariadb: false,
-        debezium: Default::default(),
-        catalog: HashMap::new(),
-        keyless_pending: HashSet::new(),
-        unfinished: HashMap::new(),
-        metrics: METRICS.source("s"),
-        spent: mpsc::channel(1).0,
-    };
+    let log = Box::new(CheckingLog { topics: Vec::new() });
+    let setup = CaptureSetup::new(&CONFIG, FILTER.clone(), log, METRICS.source("s"));
     let (inbox, received) = mpsc::channel(1);
     inbox.try_send(Input::Events(events.to_vec())).expect("there is room");
     drop(inbox);

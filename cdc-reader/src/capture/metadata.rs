@@ -40,14 +40,14 @@ pub struct DebeziumOptions {
     pub schema_changes: Option<Arc<SourceConfig>>,
 }
 
-impl From<&Arc<SourceConfig>> for DebeziumOptions {
-    fn from(config: &Arc<SourceConfig>) -> Self {
+impl From<&SourceConfig> for DebeziumOptions {
+    fn from(config: &SourceConfig) -> Self {
         let interval = config.heartbeat_interval_ms;
         Self {
             context_headers: config.context_headers,
             transaction_metadata: config.transaction_metadata,
             heartbeat_interval: (interval > 0).then(|| Duration::from_millis(interval)),
-            schema_changes: config.schema_changes.then(|| config.clone()),
+            schema_changes: config.schema_changes.then(|| Arc::new(config.clone())),
         }
     }
 }

@@ -44,6 +44,7 @@ use crate::{
         dump::give_back,
         event::{EventHeader, HEADER_LENGTH},
     },
+    config::SourceConfig,
     encode::{envelope::EnvelopeParts, row::RowScratch},
     error::ReaderError,
     flow::{Input, SpentSender, StreamState, WindowRequest},
@@ -86,6 +87,33 @@ pub struct CaptureSetup {
     pub metrics: SourceMetrics,
     /// Takes the chunks of events back.
     pub spent: SpentSender,
+}
+
+impl CaptureSetup {
+    /// A source from the beginning: no position, no catalog, no snapshot, and no way back for its chunks.
+    pub fn new(
+        config: &SourceConfig,
+        filter: TableFilter,
+        writer: Box<dyn LogWriter>,
+        metrics: SourceMetrics,
+    ) -> Self {
+        Self {
+            source: config.name.clone(),
+            options: AvroOptions { debezium_compat: config.debezium_compat },
+            debezium: config.into(),
+            commit_interval: Duration::from_millis(config.commit_interval_ms),
+            filter,
+            writer,
+            position: Position::default(),
+            coordinates: Coordinates::default(),
+            mariadb: false,
+            catalog: HashMap::new(),
+            keyless_pending: HashSet::new(),
+            unfinished: HashMap::new(),
+            metrics,
+            spent: mpsc::channel(1).0,
+        }
+    }
 }
 
 /// The state of the encode thread.
