@@ -51,7 +51,7 @@ pub fn client_config(config: &SourceConfig) -> Result<Option<Arc<ClientConfig>>,
     Ok(Some(Arc::new(made)))
 }
 
-/// The same for the driver's connections. With `verify_ca` these run through [`super::tunnel`] instead.
+/// The same for the driver's connections. With `verify_ca` these run through `tunnel` instead.
 pub fn driver_options(config: &SourceConfig) -> Result<Option<SslOpts>, String> {
     // Reads every file, so that both kinds of connection say the same of a wrong one.
     if client_config(config)?.is_none() || config.ssl_mode == SslMode::VerifyCa {
@@ -98,9 +98,18 @@ pub fn no_tls_finding(config: &SourceConfig) -> String {
     )
 }
 
+/// A sentence of this module that has to travel as an error of the network.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Finding(pub(super) String);
+
 /// What is wrong with TLS, if that is what an error of a connection says.
 pub fn finding(error: &io::Error, config: &SourceConfig) -> Option<String> {
-    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let inner = error.get_ref()?;
+    if let Some(Finding(sentence)) = inner.downcast_ref() {
+        return Some(sentence.clone());
+    }
+    let error = inner.downcast_ref::<rustls::Error>()?;
     let rustls::Error::InvalidCertificate(reason) = error else {
         return Some(match error {
             rustls::Error::AlertReceived(alert) => format!(

@@ -29,7 +29,7 @@ const LOGIN_PACKET_MAX: usize = 1 << 20;
 pub(super) async fn open(options: Opts, config: &SourceConfig) -> Result<Conn, Error> {
     let client = match tls::client_config(config) {
         Ok(client) => client.ok_or_else(|| other("TLS is off"))?,
-        Err(reason) => return Err(other(&reason).into()),
+        Err(reason) => return Err(io::Error::other(tls::Finding(reason)).into()),
     };
     let folder = tempfile::Builder::new()
         .prefix("binlake-")
@@ -70,7 +70,7 @@ async fn carry(
         return write_packet(&mut driver, &greeting, number).await;
     };
     if greeting[at + SSL_BYTE] & SSL_BIT == 0 {
-        return Err(other(&no_tls));
+        return Err(io::Error::other(tls::Finding(no_tls)));
     }
     greeting[at + SSL_BYTE] &= !SSL_BIT;
     write_packet(&mut driver, &greeting, number).await?;
@@ -80,7 +80,7 @@ async fn carry(
     }
     login[SSL_BYTE] |= SSL_BIT;
     write_packet(&mut server, &login[..WISH_BYTES], number).await?;
-    let name = tls::server_name(&host).map_err(|reason| other(&reason))?;
+    let name = tls::server_name(&host).map_err(|reason| io::Error::other(tls::Finding(reason)))?;
     let mut server = TlsConnector::from(client).connect(name, server).await?;
     write_packet(&mut server, &login, number.wrapping_add(1)).await?;
     loop {

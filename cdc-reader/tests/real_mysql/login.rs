@@ -83,6 +83,24 @@ fn every_plugin_logs_in_with_and_without_tls() {
 }
 
 #[test]
+fn unix_socket_is_secure_by_itself() {
+    block_on(async {
+        let running = shared();
+        run(
+            running,
+            "CREATE USER IF NOT EXISTS local IDENTIFIED WITH caching_sha2_password BY 'secret';\n\
+             GRANT REPLICATION SLAVE ON *.* TO local",
+        )
+        .await;
+        let mut config = with_mode(&running.config("root", &[]), SslMode::Required, None);
+        let socket = running.folder.join("data/mysql.sock");
+        config.url = format!("mysql://local:secret@localhost/?socket={}", socket.display());
+        dumps(&config).await.expect("the full login over a unix socket");
+        assert_eq!(selects(&config).await.expect("and SQL").as_deref(), Some(""));
+    });
+}
+
+#[test]
 fn mariadb_logs_in_and_sends_its_binlog() {
     block_on(async {
         let running = start_by("mariadb.sh", &[]);

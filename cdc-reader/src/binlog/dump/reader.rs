@@ -21,7 +21,6 @@ const EVENT_MAX: usize = (1 << 30) + (1 << 20);
 const STATUS: usize = 1;
 const SEMI_SYNC_HEADER: usize = 2;
 const SEMI_SYNC_MAGIC: u8 = 0xef;
-/// The server is told of this many received bytes at once when it asks for acknowledgements.
 const LONGEST_PREFIX: usize = STATUS + SEMI_SYNC_HEADER;
 
 /// Reads the dump that was asked for.
@@ -247,10 +246,35 @@ fn follow(file: &mut Vec<u8>, offset: &mut u64, header: &EventHeader, body: &[u8
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Write, os::unix::net::UnixStream, time::Duration};
+
     use proptest::prelude::*;
+    use tokio::sync::mpsc;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::binlog::dump::checksum::CHECKSUM_BYTES;
+    use crate::binlog::dump::{checksum::CHECKSUM_BYTES, socket::Socket};
+
+    /// Reads these bytes as a server's, which then closes the connection.
+    fn read_bytes(bytes: &[u8], semi_sync: bool) -> Result<(), DumpFailure> {
+        let (server, client) = UnixStream::pair().expect("a pair");
+        let (inbox, received) = mpsc::channel(16);
+        let (_spent, back) = mpsc::channel(18);
+        (&server).write_all(bytes).expect("it fits into the socket");
+        drop(server);
+        let shutdown = CancellationToken::new();
+        let wire = Wire::new(Socket::Unix(client), Duration::from_secs(20), shutdown);
+        let result = DumpReader::new(wire, Chunks::new(inbox, back), semi_sync).run();
+        drop(received);
+        result
+    }
+
+    fn framed(event: &[u8]) -> Vec<u8> {
+        let mut packet = ((event.len() + 1) as u32).to_le_bytes().to_vec();
+        packet.push(0);
+        packet.extend_from_slice(event);
+        packet
+    }
 
     fn event(kind: u8, body: &[u8]) -> Vec<u8> {
         let mut event = vec![0xef, 0, 0, 1, kind, 1, 0, 0, 0];
@@ -299,7 +323,47 @@ mod tests {
         assert_eq!(offset, (1 << 32) + 9);
     }
 
+    #[test]
+    fn stream_without_an_end_is_a_lost_connection() {
+        let whole = framed(&event(2, b"whole"));
+        let cut = [&whole[..], &whole[..9]].concat();
+        for bytes in [&b""[..], &whole, &cut] {
+            let error = read_bytes(bytes, false).expect_err("the connection is closed");
+            assert!(matches!(error, DumpFailure::Io(_)), "{error:?}");
+        }
+        let mut damaged = whole;
+        damaged[26] ^= 1;
+        let error = read_bytes(&damaged, false).expect_err("damaged").to_string();
+        assert!(error.contains("arrived damaged"), "{error}");
+        let mut huge = vec![0xff, 0xff, 0xff, 0, 0];
+        huge.extend_from_slice(&[0xff; 40]);
+        let error = read_bytes(&huge, false).expect_err("too large").to_string();
+        assert!(error.contains("larger than 1 GiB"), "{error}");
+    }
+
     proptest! {
+        #[test]
+        fn foreign_streams_end_in_an_error(
+            bytes in proptest::collection::vec(any::<u8>(), 0..3000),
+            semi_sync: bool,
+        ) {
+            prop_assert!(read_bytes(&bytes, semi_sync).is_err());
+        }
+
+        #[test]
+        fn foreign_bodies_in_right_frames_end_in_an_error(
+            bodies in proptest::collection::vec(
+                (prop_oneof![Just(4u8), Just(15), Just(0x29), Just(0x2a), any::<u8>()],
+                 proptest::collection::vec(any::<u8>(), 0..200)),
+                1..8,
+            ),
+            semi_sync: bool,
+        ) {
+            let bytes: Vec<u8> =
+                bodies.iter().flat_map(|(kind, body)| framed(&event(*kind, body))).collect();
+            prop_assert!(read_bytes(&bytes, semi_sync).is_err());
+        }
+
         #[test]
         fn foreign_packets_are_refused_without_a_panic(
             mut packet in proptest::collection::vec(any::<u8>(), 0..80),

@@ -84,7 +84,7 @@ impl Wire {
         self.start = (self.start + count).min(self.end);
     }
 
-    /// Waits until more bytes have come; the buffer has room for `wanted` from its start.
+    /// Waits until more bytes have come.
     pub(super) fn fill(&mut self) -> Result<(), DumpFailure> {
         self.make_room();
         self.set_waits(true)?;
