@@ -245,8 +245,13 @@ fn decode_all(files: &[Vec<u8>]) -> Result<(u64, u64, u64), Failure> {
                         thread: 1,
                     };
                     parts.fill(&block, start.committed_at_us);
-                    let context =
-                        RowsContext { plan, topic: TopicHandle(0), timestamp_ms: 0, skip_rows: 0 };
+                    let context = RowsContext {
+                        plan,
+                        topic: TopicHandle(0),
+                        timestamp_ms: 0,
+                        skip_rows: 0,
+                        headers: &[],
+                    };
                     let (parts, scratch) = (&mut parts, &mut scratch);
                     totals.0 += encode_rows_event(
                         &context,

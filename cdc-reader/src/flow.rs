@@ -42,6 +42,8 @@ pub struct StreamState {
     pub gtid_set: String,
     /// The place after the last one.
     pub place: BinlogPlace,
+    /// The table's rows became others since the last window: it is to be read from its start.
+    pub from_start: bool,
 }
 
 /// Rows of one chunk as Avro data without framing, to be wrapped and emitted when the stream has reached `high`.

@@ -8,13 +8,13 @@
 //! that grows; everything else stops the source with its sentence.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
 use change_log::{LogConfig, LogWriter, open_writer};
-use mysql_async::Conn;
+use mysql_async::{Conn, prelude::Queryable};
 use schemas::{
     position::{Position, TableSnapshot},
     row_digest::row_digest,
@@ -24,16 +24,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    binlog::dump,
-    capture::{self, CaptureSetup},
+    binlog::{dump, table_shape::TableShape},
+    capture::{
+        self, CaptureSetup, LiveServer,
+        table_history::{TableHistory, read_back},
+    },
     config::SourceConfig,
     error::{Action, ReaderError},
     flow::Input,
     metrics::{ReaderMetrics, SourceMetrics},
     mysql::{
         catalog::{self, Catalog, CatalogTable},
-        connect::{Server, connect, place, reconnect, server},
+        connect::{Server, classify, connect, place, reconnect, server},
         flavor::Kind,
+        place::binlog_end,
         preflight,
         resume::{coordinates_of, dump_start, first_position, stored_position},
     },
@@ -43,6 +47,8 @@ use crate::{
 
 /// Chunks of events in flight between the stream and the encode thread.
 const INBOX_CHUNKS: usize = 16;
+/// Tables that wait to be read while the stream goes on.
+const TABLES_WAITING: usize = 1024;
 /// How long opening the log may take.
 const LOG_TIMEOUT: Duration = Duration::from_secs(30);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -106,6 +112,8 @@ async fn attempt(
     let mut position = start_position(&mut connection, &server, source, stored).await?;
     let catalog = catalog::load(&mut connection, &server, &config.name, &source.filter).await?;
     note_tables(&mut position, source, &catalog);
+    let lower_case_names = has_lower_case_names(&mut connection, &server).await?;
+    let history = table_history(source, &mut connection, &server, &catalog).await?;
     // The snapshot and the stream use connections of their own.
     let _ = connection.disconnect().await;
 
@@ -126,7 +134,8 @@ async fn attempt(
             !progress.get(&name).is_some_and(|p| p.done) && !position.stopped.contains_key(&name)
         })
         .collect();
-    let unfinished = unfinished(source, &to_read).await?;
+    let unfinished = unfinished(source, &to_read, &progress).await?;
+    let (to_read_now, asked_to_read) = mpsc::channel(TABLES_WAITING);
     let setup = CaptureSetup {
         coordinates: coordinates_of(&server, &position),
         position,
@@ -134,6 +143,12 @@ async fn attempt(
         catalog: shapes,
         keyless_pending: keyless(&to_read),
         unfinished,
+        live: LiveServer {
+            config: Some(config.clone()),
+            to_read: config.snapshot.then_some(to_read_now),
+            lower_case_names,
+        },
+        history,
         spent,
         ..CaptureSetup::new(config, source.filter.clone(), writer, source.metrics.clone())
     };
@@ -146,7 +161,10 @@ async fn attempt(
         dump::follow(&stream_config, id, start, stream_inbox, back, stream_stop).await
     });
     let mut snapshotting =
-        tokio::spawn(snapshot::run(config.clone(), to_read, progress, inbox, stop.clone()));
+        tokio::spawn(snapshot::run(config.clone(), to_read, progress, inbox.clone(), stop.clone()));
+    let mut rereading =
+        tokio::spawn(snapshot::run_requested(config.clone(), asked_to_read, inbox, stop.clone()));
+    let mut rereading_runs = true;
 
     let mut snapshot_running = true;
     let result = loop {
@@ -166,6 +184,12 @@ async fn attempt(
                 match joined(read, "the snapshot task") {
                     Ok(()) => info!(source = %config.name, "snapshot complete"),
                     Err(error) => break Err(error),
+                }
+            }
+            read = &mut rereading, if rereading_runs => {
+                rereading_runs = false;
+                if let Err(error) = joined(read, "the task that reads tables again") {
+                    break Err(error);
                 }
             }
         }
@@ -271,12 +295,15 @@ fn note_tables(position: &mut Position, source: &Source, catalog: &Catalog) {
 async fn unfinished(
     source: &Source,
     to_read: &[CatalogTable],
+    progress: &BTreeMap<String, TableSnapshot>,
 ) -> Result<HashMap<String, HashSet<u128>>, ReaderError> {
     let mut unfinished: HashMap<String, HashSet<u128>> =
         to_read.iter().map(|table| (table.name(), HashSet::new())).collect();
+    // Rows that are read again are for tables kept as state alone: for those the chunks' own windows suffice.
+    let again = |table: &CatalogTable| progress.get(&table.name()).is_some_and(|p| p.again);
     let begun: Vec<_> = to_read
         .iter()
-        .filter(|table| !table.schema.key.is_empty())
+        .filter(|table| !table.schema.key.is_empty() && !again(table))
         .map(|table| table.schema.id.clone())
         .collect();
     let log = source.log.clone();
@@ -285,6 +312,32 @@ async fn unfinished(
         .map_err(|_| ended("reading back the changed keys"))??;
     unfinished.extend(changed);
     Ok(unfinished)
+}
+
+/// Whether statements may write a table's name with another case than the server keeps.
+async fn has_lower_case_names(connection: &mut Conn, server: &Server) -> Result<bool, ReaderError> {
+    let value: Option<u64> = connection
+        .query_first("SELECT @@GLOBAL.lower_case_table_names")
+        .await
+        .map_err(|error| classify(error, &server.place))?;
+    Ok(value.unwrap_or(0) != 0)
+}
+
+/// The tables' columns by name: as the log has them, else as the catalog does.
+async fn table_history(
+    source: &Source,
+    connection: &mut Conn,
+    server: &Server,
+    catalog: &Catalog,
+) -> Result<TableHistory, ReaderError> {
+    let listed = catalog.tables.iter().map(|table| (table.name(), TableShape::of(table)));
+    let listed = listed.collect();
+    let listed_before = binlog_end(connection, server).await?;
+    let (log, name) = (source.log.clone(), source.config.name.clone());
+    let entries = tokio::task::spawn_blocking(move || read_back(&log, &name))
+        .await
+        .map_err(|_| ended("reading back the tables' columns"))??;
+    Ok(TableHistory::new(entries, listed, listed_before))
 }
 
 fn keyless(tables: &[CatalogTable]) -> HashSet<String> {

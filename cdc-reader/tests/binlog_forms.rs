@@ -114,6 +114,8 @@ fn capture(events: &[u8], coordinates: Coordinates, log: &KeptLog) -> Result<(),
         unfinished: HashMap::new(),
         metrics: ReaderMetrics::new(&prometheus::Registry::new()).source("s"),
         spent: mpsc::channel(1).0,
+        live: Default::default(),
+        history: Default::default(),
     };
     let (inbox, received) = mpsc::channel(1);
     inbox.try_send(Input::Events(events.to_vec())).expect("there is room");

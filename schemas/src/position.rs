@@ -49,6 +49,10 @@ pub struct TableSnapshot {
     /// The server's estimate of all rows when the snapshot began.
     #[serde(default)]
     pub rows_estimated: u64,
+    /// The rows are read once more, because a DDL changed them without events. Whoever has the earlier ones as history
+    /// leaves these out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 /// An XA transaction that is prepared and neither committed nor rolled back: its rows are not in the log, and are read

@@ -67,6 +67,11 @@ pub fn schemas_topic(source: &str) -> String {
     sanitize_topic(&format!("{source}.__schemas"))
 }
 
+/// The compacted, single-partition topic that holds the tables' columns by name, for servers that do not send names.
+pub fn tables_topic(source: &str) -> String {
+    sanitize_topic(&format!("{source}.__tables"))
+}
+
 fn sanitize_topic(name: &str) -> String {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     name.chars().map(|c| if legal(c) { c } else { '_' }).collect()

@@ -13,6 +13,8 @@ pub enum Operation {
     Delete,
     /// It was there when the snapshot read it.
     Read,
+    /// It was there when the table was read once more, because a DDL changed rows without events.
+    ReadAgain,
     /// The whole table was emptied.
     Truncate,
 }
@@ -36,7 +38,7 @@ impl Operation {
             Self::Create => "c",
             Self::Update => "u",
             Self::Delete => "d",
-            Self::Read => "r",
+            Self::Read | Self::ReadAgain => "r",
             Self::Truncate => "t",
         }
     }

@@ -68,6 +68,35 @@ pub struct Alteration {
     pub rows_replaced: Vec<TableName>,
 }
 
+impl Statement {
+    /// Brings all names into lower case, as a server with `lower_case_table_names` keeps them.
+    pub fn lower_case_names(&mut self) {
+        let lower = |name: &mut TableName| {
+            name.database = name.database.to_lowercase();
+            name.table = name.table.to_lowercase();
+        };
+        match self {
+            Self::Truncate(table) | Self::Dml(Some(table)) => lower(table),
+            Self::CreateTable(creation) => lower(&mut creation.table),
+            Self::DropTables(tables) => tables.iter_mut().for_each(lower),
+            Self::DropDatabase(database) => *database = database.to_lowercase(),
+            Self::RenameTables(pairs) => {
+                pairs.iter_mut().for_each(|(old, new)| [old, new].into_iter().for_each(lower));
+            }
+            Self::AlterTable(altered) => {
+                lower(&mut altered.table);
+                altered.renamed.iter_mut().chain(&mut altered.rows_replaced).for_each(lower);
+            }
+            Self::Begin
+            | Self::Commit
+            | Self::Rollback
+            | Self::XaStart
+            | Self::Dml(None)
+            | Self::Other => {}
+        }
+    }
+}
+
 /// Classifies a statement of a session with the usual `sql_mode`. `database` is the session's default.
 pub fn classify(sql: &str, database: &str) -> Statement {
     Dialect::default().classify(sql, database)

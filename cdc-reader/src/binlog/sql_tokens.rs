@@ -111,12 +111,6 @@ impl<'a> Tokens<'a> {
         None
     }
 
-    /// Whether the statement is read to its end.
-    pub(super) fn at_end(&mut self) -> bool {
-        self.skip_blank();
-        self.rest.is_empty()
-    }
-
     /// The next token if it is a bare word, in upper case.
     pub(super) fn keyword(&mut self) -> Option<String> {
         let mut ahead = self.clone();
@@ -164,10 +158,10 @@ impl<'a> Tokens<'a> {
     /// MariaDB's `WAIT n` and `NOWAIT`.
     pub(super) fn skip_wait(&mut self) {
         let mut ahead = self.clone();
-        if ahead.skip_keyword("NOWAIT") {
-            *self = ahead;
-        } else if ahead.skip_keyword("WAIT")
-            && matches!(ahead.next_token(), Some(Token::Word(n)) if n.bytes().all(|b| b.is_ascii_digit()))
+        let number =
+            |token| matches!(token, Token::Word(n) if n.bytes().all(|b| b.is_ascii_digit()));
+        if ahead.skip_keyword("NOWAIT")
+            || ahead.skip_keyword("WAIT") && ahead.next_token().is_some_and(number)
         {
             *self = ahead;
         }

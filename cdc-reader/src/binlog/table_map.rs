@@ -76,6 +76,8 @@ pub struct TableMap {
     pub columns: Vec<WireColumn>,
     /// Column indices of the primary key in key order; empty when there is none or a part is a prefix.
     pub primary_key: Vec<usize>,
+    /// Whether the server said which numbers are unsigned.
+    pub signs_told: bool,
 }
 
 /// The number that a TABLE_MAP or rows event names its table by.
@@ -156,7 +158,9 @@ pub fn parse_from(mut body: &[u8], mariadb: bool) -> Result<TableMap, Malformed>
             return Err(Malformed("its primary key has a column twice or one that can be NULL"));
         }
     }
-    Ok(TableMap { table_id, database, table, columns, primary_key: optional.primary_key })
+    let signs_told = !optional.signedness.is_empty();
+    let primary_key = optional.primary_key;
+    Ok(TableMap { table_id, database, table, columns, primary_key, signs_told })
 }
 
 fn lossy(bytes: &[u8]) -> String {

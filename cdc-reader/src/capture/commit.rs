@@ -61,6 +61,7 @@ impl Capture {
 
     /// Makes everything appended so far durable, together with the position it stands for.
     pub(super) fn commit(&mut self) -> Result<(), ReaderError> {
+        self.tables.write_history(self.writer.as_mut(), &mut self.batch)?;
         self.append()?;
         self.position.gtid_set = self.consumed.to_string();
         if self.file_created.0 == self.boundary.file {

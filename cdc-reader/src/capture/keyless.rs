@@ -49,6 +49,11 @@ impl KeylessTables {
         Self { tables: pending.into_iter().map(|name| (name, Pending::default())).collect() }
     }
 
+    /// A table whose existing rows are to be read from now on.
+    pub(super) fn add(&mut self, table: &str) {
+        self.tables.insert(table.to_owned(), Pending::default());
+    }
+
     /// Opens a window (or a new one in place of it).
     pub(super) fn open(&mut self, table: &str) {
         if let Some(pending) = self.tables.get_mut(table) {

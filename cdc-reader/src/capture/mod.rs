@@ -9,11 +9,14 @@
 mod commit;
 mod events;
 mod keyless;
+mod live_tables;
 mod metadata;
 mod rare_events;
+mod read_again;
 mod schema_changes;
 mod snapshot_rows;
 mod statements;
+pub mod table_history;
 mod tables;
 mod xa;
 
@@ -32,11 +35,11 @@ use schemas::{
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub use self::metadata::DebeziumOptions;
 use self::{
-    events::Transaction, keyless::KeylessTables, metadata::Metadata, tables::Tables,
-    xa::PreparedParts,
+    events::Transaction, keyless::KeylessTables, live_tables::LiveTables, metadata::Metadata,
+    table_history::TableHistory, tables::Tables, xa::PreparedParts,
 };
+pub use self::{live_tables::LiveServer, metadata::DebeziumOptions};
 use crate::{
     binlog::{
         byte_reader::{little_endian, take},
@@ -87,6 +90,10 @@ pub struct CaptureSetup {
     pub metrics: SourceMetrics,
     /// Takes the chunks of events back.
     pub spent: SpentSender,
+    /// The way to the server and to the snapshot reader.
+    pub live: LiveServer,
+    /// The tables' columns by name, as of the position.
+    pub history: TableHistory,
 }
 
 impl CaptureSetup {
@@ -112,6 +119,8 @@ impl CaptureSetup {
             unfinished: HashMap::new(),
             metrics,
             spent: mpsc::channel(1).0,
+            live: LiveServer::default(),
+            history: TableHistory::default(),
         }
     }
 }
@@ -142,6 +151,7 @@ struct Capture {
     tables: Tables,
     metadata: Metadata,
     runtime: tokio::runtime::Handle,
+    live: LiveServer,
     windows: Windows,
     window_requests: Vec<WindowRequest>,
     keyless: KeylessTables,
@@ -206,7 +216,15 @@ impl Capture {
             windows.open(&table, changed);
         }
         let mut capture = Self {
-            tables: Tables::new(setup.source.clone(), setup.options, setup.catalog, setup.mariadb),
+            tables: Tables::new(
+                setup.source.clone(),
+                setup.options,
+                setup.catalog,
+                setup.mariadb,
+                LiveTables::new(setup.live.config.clone(), runtime.clone()),
+                setup.history,
+            ),
+            live: setup.live,
             metadata: Metadata::default(),
             runtime: runtime.clone(),
             prepared: PreparedParts::default(),
@@ -286,10 +304,13 @@ impl Capture {
             return;
         }
         for request in self.window_requests.drain(..) {
-            self.windows.ask(&request.table);
+            let from_start = self.windows.ask(&request.table);
             self.keyless.open(&request.table);
-            let state =
-                StreamState { gtid_set: self.consumed.to_string(), place: self.boundary.clone() };
+            let state = StreamState {
+                gtid_set: self.consumed.to_string(),
+                place: self.boundary.clone(),
+                from_start,
+            };
             // The snapshot reader may be gone; then its window is of no use and is replaced by the next one.
             let _ = request.reply.send(state);
         }

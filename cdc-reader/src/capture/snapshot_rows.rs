@@ -33,7 +33,8 @@ impl Capture {
             }
         }
         if !self.position.stopped.contains_key(&table) {
-            self.append_rows(&chunk)?;
+            let again = self.position.snapshots.get(&table).is_some_and(|progress| progress.again);
+            self.append_rows(&chunk, again)?;
         }
         if let Some(held) = kept.filter(|held| !held.records.is_empty()) {
             // The order is the log's: rows of the view first, then the events that are not in it.
@@ -49,6 +50,7 @@ impl Capture {
         progress.done = chunk.last;
         if chunk.last {
             progress.last_key = None;
+            progress.again = false;
         }
         self.metrics.snapshot_rows.inc_by(chunk.rows.len() as u64);
         self.metrics.zero_dates.inc_by(chunk.zero_dates);
@@ -58,14 +60,14 @@ impl Capture {
         self.commit()
     }
 
-    fn append_rows(&mut self, chunk: &SnapshotChunk) -> Result<(), ReaderError> {
+    fn append_rows(&mut self, chunk: &SnapshotChunk, again: bool) -> Result<(), ReaderError> {
         let target =
             self.tables.target_of_schema(&chunk.schema, self.writer.as_mut(), &mut self.batch)?;
         self.parts.fill(
             &SourceBlock {
                 version: SOURCE_VERSION,
                 source: &self.source,
-                snapshot: "true",
+                snapshot: if again { "incremental" } else { "true" },
                 database: &chunk.schema.id.database,
                 table: &chunk.schema.id.table,
                 committed_at_us: self.now_us,

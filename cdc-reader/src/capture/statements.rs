@@ -7,9 +7,9 @@ use schemas::position::TableSnapshot;
 use super::{Capture, events::EventPlace, xa::XaStatement};
 use crate::{
     binlog::{
-        byte_reader::{Malformed, little_endian, take, take_array, take_le},
-        ddl::{Statement, TableName, classify},
+        ddl::{Dialect, Statement, TableName},
         event::EventHeader,
+        query_event::Query,
     },
     error::ReaderError,
 };
@@ -20,14 +20,18 @@ impl Capture {
         header: &EventHeader,
         body: &[u8],
     ) -> Result<(), ReaderError> {
-        let query = parse_query(body).map_err(|error| self.bad_event(&error))?;
+        let query = Query::parse(body).map_err(|error| self.bad_event(&error))?;
         if let Some(transaction) = &mut self.transaction {
             transaction.thread = query.thread;
         }
         if let Some(statement) = XaStatement::parse(&query.sql) {
             return self.take_xa_statement(statement);
         }
-        let mut statement = classify(&query.sql, &query.database);
+        let dialect = Dialect { mariadb: self.tables.is_mariadb(), ..query.dialect };
+        let mut statement = dialect.classify(&query.sql, &query.database);
+        if self.live.lower_case_names {
+            statement.lower_case_names();
+        }
         let (again, grouped) =
             self.transaction.as_ref().map_or((false, false), |open| (open.again, open.grouped));
         if !again {
@@ -61,23 +65,43 @@ impl Capture {
             Statement::Truncate(table) => self.empty_table(&table, header)?,
             Statement::DropTables(tables) => {
                 for table in &tables {
+                    self.tables.history().drop_table(&full_name(table), &self.place);
                     self.empty_table(table, header)?;
                 }
             }
+            Statement::DropDatabase(database) => {
+                for table in self.tables.names_in(&database) {
+                    self.tables.history().drop_table(&full_name(&table), &self.place);
+                    self.empty_table(&table, header)?;
+                }
+            }
             Statement::CreateTable(creation) => {
+                if creation.replaces {
+                    self.empty_table(&creation.table, header)?;
+                }
+                self.tables.note_altered(&full_name(&creation.table));
+                let history = self.tables.history();
+                if creation.replaces {
+                    history.drop_table(&full_name(&creation.table), &self.place);
+                }
+                history.create(&creation.table, &query.sql, dialect, &self.place);
                 self.note_created(&creation.table);
                 // CREATE TABLE ... SELECT carries its rows in the same transaction (WL#13355).
                 if creation.with_rows {
                     return Ok(());
                 }
             }
-            Statement::RenameTables(pairs) => {
-                for (old, new) in &pairs {
-                    self.note_renamed(old, new);
+            Statement::RenameTables(pairs) => self.rename(&pairs, header)?,
+            Statement::AlterTable(alteration) => {
+                let name = full_name(&alteration.table);
+                let history = self.tables.history();
+                if let Some(sentence) = history.alter(&name, &query.sql, dialect, &self.place)
+                    && self.filter.captures(&alteration.table.database, &alteration.table.table)
+                {
+                    self.stop_table(&name, &sentence);
                 }
+                self.alter(alteration, header)?;
             }
-            Statement::AlterTable(altered) => self.keyless.reset(&full_name(&altered.table)),
-            Statement::DropDatabase(_) => {}
             Statement::Commit => {}
             Statement::Other if in_transaction_only(&query.sql) => {
                 // The rows since the savepoint stay in the binlog when they cannot be taken back at the source.
@@ -119,7 +143,11 @@ impl Capture {
     }
 
     /// TRUNCATE and DROP leave no rows: one record of operation `t`.
-    fn empty_table(&mut self, table: &TableName, header: &EventHeader) -> Result<(), ReaderError> {
+    pub(super) fn empty_table(
+        &mut self,
+        table: &TableName,
+        header: &EventHeader,
+    ) -> Result<(), ReaderError> {
         let name = full_name(table);
         self.windows.empty(&name);
         self.keyless.reset(&name);
@@ -162,36 +190,24 @@ impl Capture {
         Ok(())
     }
 
-    /// A table that the stream sees being made has no earlier rows: it needs no snapshot.
+    /// A table that the stream sees being made has no earlier rows: it needs no snapshot. One that is still to be read
+    /// was there already (IF NOT EXISTS), or its walk finds what there is.
     fn note_created(&mut self, table: &TableName) {
         let name = full_name(table);
-        if self.filter.captures(&table.database, &table.table) {
+        if self.filter.captures(&table.database, &table.table)
+            && self.windows.of(&name).is_none()
+            && !self.keyless.is_pending(&name)
+        {
             self.position
                 .snapshots
                 .entry(name)
                 .or_insert_with(|| TableSnapshot { done: true, ..Default::default() });
         }
     }
-
-    fn note_renamed(&mut self, old: &TableName, new: &TableName) {
-        for table in [old, new] {
-            let name = full_name(table);
-            self.windows.empty(&name);
-            self.keyless.reset(&name);
-        }
-        if self.filter.captures(&new.database, &new.table)
-            && !self.position.snapshots.contains_key(&full_name(new))
-        {
-            tracing::warn!(
-                source = %self.source, from = %full_name(old), to = %full_name(new),
-                "table renamed: its earlier rows are read when the reader starts the next time"
-            );
-        }
-    }
 }
 
 /// `database.table`.
-fn full_name(table: &TableName) -> String {
+pub(super) fn full_name(table: &TableName) -> String {
     format!("{}.{}", table.database, table.table)
 }
 
@@ -199,25 +215,4 @@ fn full_name(table: &TableName) -> String {
 fn in_transaction_only(sql: &str) -> bool {
     let first = sql.split_ascii_whitespace().next().unwrap_or_default();
     ["SAVEPOINT", "RELEASE", "ROLLBACK"].iter().any(|word| first.eq_ignore_ascii_case(word))
-}
-
-struct Query {
-    thread: u32,
-    database: String,
-    sql: String,
-}
-
-/// The body of a QUERY event: thread 4, seconds 4, length of the database 1, error 2, length of the status variables
-/// 2, those, the database with a zero byte, the statement.
-fn parse_query(mut body: &[u8]) -> Result<Query, Malformed> {
-    let thread = little_endian(take(&mut body, 4)?) as u32;
-    take(&mut body, 4)?;
-    let [database_length] = take_array::<1>(&mut body)?;
-    take(&mut body, 2)?;
-    let variables = take_le(&mut body, 2)? as usize;
-    take(&mut body, variables)?;
-    let database =
-        String::from_utf8_lossy(take(&mut body, usize::from(database_length))?).into_owned();
-    take(&mut body, 1)?;
-    Ok(Query { thread, database, sql: String::from_utf8_lossy(body).into_owned() })
 }

@@ -6,10 +6,21 @@ use std::{
 };
 
 use change_log::{Cleanup, EncodedBatch, EncodedRecord, LogWriter, TopicHandle, TopicSpec};
-use schemas::{avro_schema::AvroOptions, table_id::schemas_topic, table_schema::TableSchema};
+use schemas::{
+    avro_schema::AvroOptions,
+    table_id::{TableId, schemas_topic},
+    table_schema::TableSchema,
+};
 
+use super::{
+    live_tables::{Definition, LiveTables},
+    table_history::TableHistory,
+};
 use crate::{
-    binlog::table_map,
+    binlog::{
+        ddl::TableName,
+        table_map::{self, TableMap},
+    },
     encode::plan::{EncodePlan, SchemaText, TableSchemas},
     error::ReaderError,
     table_filter::TableFilter,
@@ -43,6 +54,10 @@ pub(super) struct Tables {
     targets: Vec<Target>,
     by_name: HashMap<String, usize>,
     published: HashSet<u64>,
+    live: LiveTables,
+    history: TableHistory,
+    /// Tables that a DDL touched since their present definition was asked for.
+    altered: HashSet<String>,
 }
 
 struct Mapped {
@@ -57,6 +72,8 @@ impl Tables {
         options: AvroOptions,
         catalog: HashMap<String, Arc<TableSchema>>,
         mariadb: bool,
+        live: LiveTables,
+        history: TableHistory,
     ) -> Self {
         Self {
             source,
@@ -67,12 +84,65 @@ impl Tables {
             targets: Vec::new(),
             by_name: HashMap::new(),
             published: HashSet::new(),
+            live,
+            history,
+            altered: HashSet::new(),
         }
     }
 
     /// How the schemas are made.
     pub(super) fn options(&self) -> AvroOptions {
         self.options
+    }
+
+    /// Whether the server is MariaDB.
+    pub(super) fn is_mariadb(&self) -> bool {
+        self.mariadb
+    }
+
+    /// A DDL touched the table: what is not in its table maps is asked for again before its next rows.
+    pub(super) fn note_altered(&mut self, name: &str) {
+        self.altered.insert(name.to_owned());
+        let is_it = |mapped: &Mapped| mapped.table.as_ref().is_some_and(|t| *t.name == *name);
+        self.maps.retain(|_, mapped| !is_it(mapped));
+    }
+
+    /// What the stream says of tables whose columns the server does not name.
+    pub(super) fn history(&mut self) -> &mut TableHistory {
+        &mut self.history
+    }
+
+    /// Puts what changed in it into its topic; to be called before each commit.
+    pub(super) fn write_history(
+        &mut self,
+        writer: &mut dyn LogWriter,
+        batch: &mut EncodedBatch,
+    ) -> Result<(), ReaderError> {
+        self.history.write(&self.source, writer, batch)
+    }
+
+    /// The server's present definition of a table.
+    pub(super) fn ask(&mut self, id: &TableId) -> Definition {
+        self.live.ask(id)
+    }
+
+    /// Whether the table is known to have no key.
+    pub(super) fn is_without_key(&self, name: &str) -> bool {
+        let known = self.by_name.get(name).map(|&index| &self.targets[index].schemas.schema);
+        known.or_else(|| self.catalog.get(name)).is_some_and(|schema| schema.key.is_empty())
+    }
+
+    /// The known tables of a database.
+    pub(super) fn names_in(&self, database: &str) -> Vec<TableName> {
+        let streamed = self.targets.iter().map(|target| &target.schemas.schema.id);
+        let listed = self.catalog.values().map(|schema| &schema.id);
+        let mut tables: Vec<&TableId> =
+            streamed.chain(listed).filter(|id| id.database == database).collect();
+        tables.sort();
+        tables.dedup();
+        let name =
+            |id: &TableId| TableName { database: id.database.clone(), table: id.table.clone() };
+        tables.into_iter().map(name).collect()
     }
 
     /// Takes a table map. Answers the table and the sentence when its shape cannot be read.
@@ -108,14 +178,50 @@ impl Tables {
         Ok(unreadable)
     }
 
-    fn plan(&self, body: &[u8], name: &str) -> Result<EncodePlan, String> {
-        let map = table_map::parse_from(body, self.mariadb)
+    fn plan(&mut self, body: &[u8], name: &str) -> Result<EncodePlan, String> {
+        let mut map = table_map::parse_from(body, self.mariadb)
             .map_err(|error| format!("its table map cannot be read: {error}"))?;
+        let unnamed = map.columns.iter().any(|column| column.name.is_empty());
+        if unnamed {
+            let id = TableId::new(&self.source, &map.database, &map.table);
+            self.history.complete(&mut map, name, &id, &mut self.live)?;
+        }
+        // By itself, without what may be known of an earlier definition.
+        let shown = EncodePlan::new(&map, &self.source, &[], self.options)?.schemas.schema;
+        self.learn(name, &shown);
+        let plan = self.encode_plan(&map, name)?;
+        if !unnamed {
+            self.history.note_named(name, &plan.schemas.schema, &map);
+        }
+        Ok(plan)
+    }
+
+    /// With what is known besides the table map, if it has the same shape; a key that is known holds by its names.
+    fn encode_plan(&self, map: &TableMap, name: &str) -> Result<EncodePlan, String> {
         let catalog = self.catalog.get(name).map(Arc::as_ref);
         let unique_key: Vec<String> = catalog
             .map(|schema| schema.key_columns().map(|column| column.name.clone()).collect())
             .unwrap_or_default();
-        EncodePlan::enriched(&map, &self.source, &unique_key, self.options, catalog)
+        EncodePlan::enriched(map, &self.source, &unique_key, self.options, catalog)
+    }
+
+    /// Brings what table maps do not tell up to date for a shape that the stream shows. The server's present definition counts only if it has this very shape: the stream may be behind it. If it
+    /// has not, what was known before goes on to hold.
+    fn learn(&mut self, name: &str, shown: &TableSchema) {
+        let is_shown = |schema: &TableSchema| shown.enriched(schema).is_some();
+        let altered = self.altered.remove(name);
+        let known = self.catalog.get(name).is_some_and(|known| is_shown(known));
+        // A shape that the server has not got (any more) is asked for once, not at each of its table maps.
+        let target = self.by_name.get(name).and_then(|&index| self.targets.get(index));
+        let seen = target.is_some_and(|target| is_shown(&target.schemas.schema));
+        if !altered && (known || seen) {
+            return;
+        }
+        if let Definition::Table(live, _) = self.live.ask(&shown.id)
+            && is_shown(&live.schema)
+        {
+            self.catalog.insert(name.to_owned(), live.schema);
+        }
     }
 
     fn add(

@@ -9,7 +9,8 @@ pub struct SourceBlock<'a> {
     pub version: &'a str,
     /// The source's name.
     pub source: &'a str,
-    /// "false" in the stream; "true" for rows of a snapshot.
+    /// "false" in the stream; "true" for rows of a snapshot, "incremental" when they are
+    /// read once more.
     pub snapshot: &'a str,
     /// The MySQL schema.
     pub database: &'a str,

@@ -33,7 +33,11 @@ pub fn judge(name: &str, value: &str) -> Option<Requirement> {
         "server_id" => required("not 0", ensure_server_id(value)),
         "binlog_format" => required("ROW", ensure_binlog_format(value)),
         "binlog_row_image" => required("FULL", ensure_binlog_row_image(value)),
-        "binlog_row_metadata" => required("FULL", ensure_binlog_row_metadata(value)),
+        "binlog_row_metadata" => Requirement {
+            expected: "FULL",
+            finding: ensure_binlog_row_metadata(value),
+            required: false,
+        },
         "binlog_row_value_options" => required("empty", ensure_binlog_row_value_options(value)),
         "gtid_mode" => {
             Requirement { expected: "ON", finding: recommend_gtid_mode(value), required: false }
@@ -98,11 +102,12 @@ pub fn ensure_binlog_row_image(value: &str) -> Option<String> {
     })
 }
 
-/// Names, signs and members of columns must be those of the moment of the change, not today's.
+/// Names and members of columns should come with the change. Without them they are followed through every DDL.
 pub fn ensure_binlog_row_metadata(value: &str) -> Option<String> {
     (!value.eq_ignore_ascii_case("FULL")).then(|| {
         format!(
-            "binlog_row_metadata is {value} and must be FULL: SET PERSIST binlog_row_metadata = 'FULL'"
+            "binlog_row_metadata is {value}, so columns are named by the definitions that are followed from DDL to DDL, and \
+             a table whose definition is not certain stops; better: SET PERSIST binlog_row_metadata = 'FULL'"
         )
     })
 }
@@ -168,7 +173,7 @@ mod tests {
             ("server_id", "0", "SET PERSIST server_id = 1", true),
             ("binlog_format", "MIXED", "SET PERSIST binlog_format = 'ROW'", true),
             ("binlog_row_image", "MINIMAL", "SET PERSIST binlog_row_image = 'FULL'", true),
-            ("binlog_row_metadata", "MINIMAL", "SET PERSIST binlog_row_metadata = 'FULL'", true),
+            ("binlog_row_metadata", "MINIMAL", "SET PERSIST binlog_row_metadata = 'FULL'", false),
             ("binlog_row_value_options", "PARTIAL_JSON", "binlog_row_value_options = ''", true),
             ("gtid_mode", "ON_PERMISSIVE", "one by one SET PERSIST gtid_mode = ON", false),
             (

@@ -35,8 +35,18 @@ pub fn changed_keys(
 
 fn of_table(reader: &mut dyn LogReader, topic: &str) -> Result<HashSet<u128>, LogError> {
     let mut keys = HashSet::new();
+    read_topic(reader, topic, |batch| note(batch, &mut keys))?;
+    Ok(keys)
+}
+
+/// Reads all that is committed in a topic; one that is not there has nothing.
+pub(crate) fn read_topic(
+    reader: &mut dyn LogReader,
+    topic: &str,
+    mut take: impl FnMut(&Consumed),
+) -> Result<(), LogError> {
     let Some(info) = reader.topics(topic)?.into_iter().find(|info| info.name == topic) else {
-        return Ok(keys);
+        return Ok(());
     };
     for partition in 0..info.partitions {
         let (first, end) = reader.bounds(topic, partition)?;
@@ -48,7 +58,7 @@ fn of_table(reader: &mut dyn LogReader, topic: &str) -> Result<HashSet<u128>, Lo
         while next < end {
             match reader.poll(Duration::from_millis(500))? {
                 Some(batch) => {
-                    note(&batch, &mut keys);
+                    take(&batch);
                     next = batch.next_offset;
                     heard = Instant::now();
                 }
@@ -63,7 +73,7 @@ fn of_table(reader: &mut dyn LogReader, topic: &str) -> Result<HashSet<u128>, Lo
         }
         reader.unassign(topic, partition)?;
     }
-    Ok(keys)
+    Ok(())
 }
 
 fn note(batch: &Consumed, keys: &mut HashSet<u128>) {

@@ -69,7 +69,8 @@ pub mod window;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use schemas::position::TableSnapshot;
+use schemas::{position::TableSnapshot, table_id::TableId};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::reader::{Failure, SnapshotReader};
@@ -97,7 +98,32 @@ pub async fn run(
         }
         Ok(())
     };
-    // Dropping a half-read chunk is safe: its window is replaced and its connection closed.
+    until(&shutdown, reading).await
+}
+
+/// Reads tables as they are asked for: those that appear while the stream is followed, and those whose rows became
+/// others. Returns on `shutdown`, when nobody is left to ask, or with an error that trying again cannot cure.
+pub async fn run_requested(
+    config: Arc<SourceConfig>,
+    mut requested: mpsc::Receiver<TableId>,
+    inbox: InputSender,
+    shutdown: CancellationToken,
+) -> Result<(), ReaderError> {
+    let mut reader = SnapshotReader::new(config, inbox);
+    let reading = async {
+        while let Some(table) = requested.recv().await {
+            reader.read_named(&table).await?;
+        }
+        Ok(())
+    };
+    until(&shutdown, reading).await
+}
+
+/// Dropping a half-read chunk is safe: its window is replaced and its connection closed.
+async fn until(
+    shutdown: &CancellationToken,
+    reading: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), ReaderError> {
     let result = tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
         result = reading => result,

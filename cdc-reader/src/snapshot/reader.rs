@@ -10,6 +10,7 @@ use mysql_async::Conn;
 use schemas::{
     avro_schema::AvroOptions,
     position::{BinlogPlace, TableSnapshot},
+    table_id::TableId,
 };
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -176,15 +177,50 @@ impl SnapshotReader {
         }
     }
 
+    /// Reads a table that was not known when the reader began, or whose rows became others since.
+    pub(super) async fn read_named(&mut self, id: &TableId) -> Result<(), Failure> {
+        let (name, source) = (id.to_string(), self.config.name.clone());
+        let mut pause = PAUSE_MIN;
+        loop {
+            let loaded = match self.link().await {
+                Ok(link) => {
+                    catalog::load_one(&mut link.connection, &link.server, &source, id).await
+                }
+                Err(error) => Err(error),
+            };
+            match loaded {
+                Ok(Some(table)) => return self.read_table(table, TableSnapshot::default()).await,
+                Ok(None) => {
+                    info!(table = name, "table is gone, none of its rows are to be read");
+                    return Ok(());
+                }
+                // The stream stops the table with the same finding.
+                Err(ReaderError::Query { reason, .. }) => {
+                    error!(table = name, reason, "rows of table are not read");
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.link = None;
+                    self.pass_or_fail(&name, error)?;
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
     /// Steps 1 to 6 for one chunk; answers whether it was the last.
     async fn next_chunk(&mut self, walk: &mut Walk) -> Result<bool, ChunkFailure> {
+        let mut writer = self.row_writer(&walk.table);
+        let source = self.config.name.clone();
+        let stream = self.open_window(&walk.table).await?;
+        if stream.from_start {
+            (walk.after, walk.rows) = (None, 0);
+        }
         let range = ChunkRange {
             after: walk.after.as_deref(),
             rows: walk.chunk_rows(self.config.snapshot_chunk_rows),
         };
-        let mut writer = self.row_writer(&walk.table);
-        let source = self.config.name.clone();
-        let stream = self.open_window(&walk.table).await?;
         let link = self.link().await?;
         let view = see_all_of(link, &stream).await?;
         let table = &walk.table;

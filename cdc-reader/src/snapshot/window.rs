@@ -28,6 +28,8 @@ pub struct Window {
     emptied: bool,
     /// Keys from before the last `ask` were forgotten for lack of memory.
     forgetful: bool,
+    /// The table's rows became others: its reader is to begin at the first key again.
+    from_start: bool,
 }
 
 impl Window {
@@ -58,8 +60,19 @@ impl Windows {
         self.open.insert(table.to_owned(), Window { changed, ..Window::default() });
     }
 
-    /// A chunk of the table is about to be read. What was asked for before is void.
-    pub fn ask(&mut self, table: &str) {
+    /// The table's rows became others without events. Answers whether its snapshot was under way: then it begins again,
+    /// and what was read is void.
+    pub fn begin_again(&mut self, table: &str) -> bool {
+        let Some(window) = self.open.get_mut(table) else { return false };
+        *window = Window { from_start: true, ..Window::default() };
+        self.waiting.retain(|chunk| table_of(chunk) != table);
+        self.recount();
+        true
+    }
+
+    /// A chunk of the table is about to be read. What was asked for before is void. Answers whether the table is to be
+    /// read from its start.
+    pub fn ask(&mut self, table: &str) -> bool {
         let window = self.open.entry(table.to_owned()).or_default();
         if self.keys > KEYS_MAX || window.forgetful {
             if !window.forgetful {
@@ -76,7 +89,9 @@ impl Windows {
         }
         window.chunk_asked = true;
         window.emptied = false;
+        let from_start = std::mem::take(&mut window.from_start);
         self.waiting.retain(|chunk| table_of(chunk) != table);
+        from_start
     }
 
     /// The table's window; `None` when its snapshot is done, which is the usual case.
@@ -217,6 +232,20 @@ mod tests {
         windows.empty("d.t");
         windows.wait(chunk().0);
         assert!(windows.take_ready(&place(100)).expect("reached").rows.is_empty());
+    }
+
+    #[test]
+    fn walk_that_is_to_begin_again_loses_its_chunk_and_is_told_once() {
+        let mut windows = windows();
+        assert!(!windows.ask("d.t"));
+        windows.of("d.t").expect("open").note(b"a");
+        windows.wait(chunk().0);
+        assert!(windows.begin_again("d.t"));
+        assert!(windows.take_ready(&place(100)).is_none(), "read before the rows became others");
+        assert!(windows.ask("d.t") && !windows.ask("d.t"));
+        windows.wait(chunk().0);
+        assert_eq!(windows.take_ready(&place(100)).expect("reached").rows.len(), 2);
+        assert!(!windows.begin_again("d.other"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod catalog;
 mod charsets;
+mod ddl;
 mod debezium_records;
 mod debezium_schemas;
 mod dump;

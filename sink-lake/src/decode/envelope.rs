@@ -50,7 +50,17 @@ enum Step {
 enum SourceStep {
     Micros { null_branch: Option<i64> },
     Millis { null_branch: Option<i64> },
+    Snapshot { null_branch: Option<i64> },
     Other(Arc<AvroType>),
+}
+
+/// What is needed of `source`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Origin {
+    micros: Option<i64>,
+    millis: Option<i64>,
+    /// A snapshot beside the first one read the row.
+    incremental: bool,
 }
 
 impl EnvelopePlan {
@@ -92,7 +102,7 @@ impl EnvelopePlan {
         let mut rest = datum;
         let input = &mut rest;
         let (mut before, mut has_row) = (None, false);
-        let (mut operation, mut micros, mut millis) = (None, None, None);
+        let (mut operation, mut origin) = (None, Origin::default());
         for step in &self.steps {
             match step {
                 Step::Before { null_branch, row } => {
@@ -107,7 +117,7 @@ impl EnvelopePlan {
                         has_row = true;
                     }
                 }
-                Step::Source(steps) => (micros, millis) = read_source(steps, input)?,
+                Step::Source(steps) => origin = read_source(steps, input)?,
                 Step::Operation => {
                     let text = read_bytes(input).ok_or(ValueError::Damaged)?;
                     operation = Some(Operation::from_code(text).ok_or(ValueError::Damaged)?);
@@ -127,7 +137,12 @@ impl EnvelopePlan {
             (Operation::Create | Operation::Update | Operation::Read, true, _) => {}
             _ => return Err(ValueError::Damaged),
         }
-        let changed_at_us = micros.or(millis.and_then(|millis: i64| millis.checked_mul(1000)));
+        let operation = match operation {
+            Operation::Read if origin.incremental => Operation::ReadAgain,
+            other => other,
+        };
+        let millis = origin.millis.and_then(|millis| millis.checked_mul(1000));
+        let changed_at_us = origin.micros.or(millis);
         Ok(Change { operation, changed_at_us: changed_at_us.unwrap_or(0) })
     }
 
@@ -165,25 +180,31 @@ fn source_step(field: &AvroField) -> SourceStep {
         ("ts_ms", Some((null_branch, value))) if matches!(value.kind, AvroKind::Long) => {
             SourceStep::Millis { null_branch }
         }
+        ("snapshot", Some((null_branch, value))) if matches!(value.kind, AvroKind::String) => {
+            SourceStep::Snapshot { null_branch }
+        }
         _ => SourceStep::Other(Arc::clone(&field.avro_type)),
     }
 }
 
-fn read_source(
-    steps: &[SourceStep],
-    input: &mut &[u8],
-) -> Result<(Option<i64>, Option<i64>), ValueError> {
-    let (mut micros, mut millis) = (None, None);
+fn read_source(steps: &[SourceStep], input: &mut &[u8]) -> Result<Origin, ValueError> {
+    let mut origin = Origin::default();
     for step in steps {
         match step {
             SourceStep::Micros { null_branch } => {
                 if is_there(*null_branch, input)? {
-                    micros = Some(read_long(input).ok_or(ValueError::Damaged)?);
+                    origin.micros = Some(read_long(input).ok_or(ValueError::Damaged)?);
                 }
             }
             SourceStep::Millis { null_branch } => {
                 if is_there(*null_branch, input)? {
-                    millis = Some(read_long(input).ok_or(ValueError::Damaged)?);
+                    origin.millis = Some(read_long(input).ok_or(ValueError::Damaged)?);
+                }
+            }
+            SourceStep::Snapshot { null_branch } => {
+                if is_there(*null_branch, input)? {
+                    let text = read_bytes(input).ok_or(ValueError::Damaged)?;
+                    origin.incremental = text == b"incremental";
                 }
             }
             SourceStep::Other(avro_type) => {
@@ -191,7 +212,7 @@ fn read_source(
             }
         }
     }
-    Ok((micros, millis))
+    Ok(origin)
 }
 
 fn is_there(null_branch: Option<i64>, input: &mut &[u8]) -> Result<bool, ValueError> {

@@ -139,7 +139,7 @@ pub fn stage(
             .iter()
             .zip(&batch.changed_at_us)
             .map(|(operation, changed_at)| {
-                (*operation != Operation::Delete)
+                (!matches!(operation, Operation::Delete | Operation::ReadAgain))
                     .then(|| changed_at.div_euclid(DAY_US).clamp(0, LAST_DAY))
             })
             .collect();
