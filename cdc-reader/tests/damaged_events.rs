@@ -73,7 +73,13 @@ fn encode_insert(map: &[u8], columns: u8, rows: &[u8]) -> Result<(Vec<u8>, u64),
     body.extend_from_slice(rows);
     let (mut scratch, mut batch) = (RowScratch::default(), EncodedBatch::default());
     let mut parts = EnvelopeParts::default();
-    let context = RowsContext { plan: &plan, topic: TopicHandle(0), timestamp_ms: 0, skip_rows: 0 };
+    let context = RowsContext {
+        plan: &plan,
+        topic: TopicHandle(0),
+        timestamp_ms: 0,
+        skip_rows: 0,
+        headers: &[],
+    };
     let (kind, parts, scratch) = (kind::WRITE_ROWS, &mut parts, &mut scratch);
     encode_rows_event(&context, kind, &body, parts, scratch, &mut batch, |_| {})?;
     Ok((batch.bytes, scratch.invalid_texts))
