@@ -154,8 +154,8 @@ fn field_text(
             format!(r#"{{"name":{name},"type":{type_text}}}"#)
         };
     };
-    let default = default.json();
-    let type_text = with_default(&type_text, &default);
+    let type_text = with_default(&type_text, &default.json());
+    let default = default.field_json();
     if optional {
         format!(r#"{{"name":{name},"type":[{type_text},"null"],"default":{default}}}"#)
     } else {

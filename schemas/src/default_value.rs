@@ -35,6 +35,14 @@ impl DefaultValue {
         }
     }
 
+    /// The value as a field's `default`: of a float, Avro prints the double that it becomes there.
+    pub fn field_json(&self) -> String {
+        match self {
+            Self::Float(bits) => Self::Double(f64::from(f32::from_bits(*bits)).to_bits()).json(),
+            other => other.json(),
+        }
+    }
+
     /// Appends the Avro datum.
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
