@@ -190,7 +190,10 @@ fn server_settings_that_lose_changes_are_refused_by_name() {
     for (options, wanted) in [
         (&["--skip-log-bin"][..], "log_bin"),
         (&["--binlog-format=STATEMENT"], "binlog_format"),
-        (&["--binlog-row-image=MINIMAL"], "binlog_row_image"),
+        (
+            &["--binlog-row-image=MINIMAL", "--binlog-row-value-options=PARTIAL_JSON"],
+            "binlog_row_image",
+        ),
     ] {
         let Some(mysql) = MySql::start(options) else { return };
         let folder = Folder::new(&configuration(&mysql.url(), ""));

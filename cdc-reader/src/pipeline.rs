@@ -26,7 +26,7 @@ use tracing::{info, warn};
 use crate::{
     binlog::{dump, table_shape::TableShape},
     capture::{
-        self, CaptureSetup, LiveServer,
+        self, CaptureSetup, LiveServer, ReadDefaults,
         table_history::{TableHistory, read_back},
     },
     config::SourceConfig,
@@ -37,6 +37,7 @@ use crate::{
         catalog::{self, Catalog, CatalogTable},
         connect::{Server, classify, connect, place, reconnect, server},
         flavor::Kind,
+        insert_defaults,
         place::binlog_end,
         preflight,
         resume::{coordinates_of, dump_start, first_position, stored_position},
@@ -143,6 +144,7 @@ async fn attempt(
         catalog: shapes,
         keyless_pending: keyless(&to_read),
         unfinished,
+        defaults: read_defaults(source),
         live: LiveServer {
             config: Some(config.clone()),
             to_read: config.snapshot.then_some(to_read_now),
@@ -206,6 +208,22 @@ async fn attempt(
         Ok(Err(error)) if result.is_ok() => Err(error),
         _ => result,
     }
+}
+
+/// How the encode thread asks for the columns' defaults, on a connection of its own.
+fn read_defaults(source: &Source) -> ReadDefaults {
+    let (config, filter) = (source.config.clone(), source.filter.clone());
+    let runtime = tokio::runtime::Handle::current();
+    Box::new(move || {
+        runtime.block_on(async {
+            let mut connection = reconnect(&config).await?;
+            let server = server(&mut connection, &place(&config)).await?;
+            let defaults = insert_defaults::load(&mut connection, &server, &filter).await?;
+            let end = binlog_end(&mut connection, &server).await?;
+            let _ = connection.disconnect().await;
+            Ok((defaults, end))
+        })
+    })
 }
 
 /// Reads on a thread of its own, because the log's calls block. A stop is a cancelled token.

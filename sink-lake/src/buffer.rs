@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use crate::flow::{ChangeBatch, RowBatch};
+use crate::flow::{ChangeBatch, PartialRow, RowBatch};
 
 /// Changes since the last commit, in log order.
 #[derive(Debug, Default)]
@@ -74,6 +74,8 @@ fn rows_from(batch: RowBatch, first: usize) -> RowBatch {
         return batch;
     }
     let left = batch.offsets.len() - first;
+    let partial = batch.partial.into_iter().filter(|partial| partial.row >= first);
+    let partial = partial.map(|partial| PartialRow { row: partial.row - first, ..partial });
     RowBatch {
         partition: batch.partition,
         rows: batch.rows.slice(first, left),
@@ -81,6 +83,7 @@ fn rows_from(batch: RowBatch, first: usize) -> RowBatch {
         bytes: batch.bytes / batch.offsets.len().max(1) * left,
         changed_at_us: batch.changed_at_us[first..].to_vec(),
         offsets: batch.offsets[first..].to_vec(),
+        partial: partial.collect(),
     }
 }
 
@@ -101,6 +104,7 @@ mod tests {
             operations: vec![Operation::Create; offsets.len()],
             offsets: offsets.to_vec(),
             changed_at_us: vec![0; offsets.len()],
+            partial: Vec::new(),
             bytes: 8 * offsets.len(),
         }
     }

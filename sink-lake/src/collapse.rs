@@ -1,6 +1,6 @@
 //! Of each key only the last change in a batch counts: what is left is one upsert or one delete per key.
 
-use hashbrown::{HashMap, hash_map::Entry};
+use hashbrown::{HashMap, HashSet, hash_map::Entry};
 
 use crate::{
     flow::{ChangeBatch, Operation},
@@ -34,8 +34,13 @@ pub struct Collapsed {
     pub changes: Vec<(KeyHash, KeyChange)>,
 }
 
-/// Collapses changes; `hashes` holds the key hashes of each row batch, in order.
-pub fn collapse(changes: &[ChangeBatch], hashes: &[Vec<KeyHash>]) -> Collapsed {
+/// Collapses changes; `hashes` holds the key hashes of each row batch, in order. Rows in `lost` (batch and row) count for
+/// nothing.
+pub fn collapse(
+    changes: &[ChangeBatch],
+    hashes: &[Vec<KeyHash>],
+    lost: &HashSet<(u32, u32)>,
+) -> Collapsed {
     let mut collapsed = Collapsed::default();
     let rows = hashes.iter().map(Vec::len).sum();
     let mut places: HashMap<KeyHash, usize, KeyHashBuilder> =
@@ -53,6 +58,9 @@ pub fn collapse(changes: &[ChangeBatch], hashes: &[Vec<KeyHash>]) -> Collapsed {
         };
         let hashes = hashes.get(batch_index).map_or(&[][..], Vec::as_slice);
         for (row, (&hash, operation)) in hashes.iter().zip(&batch.operations).enumerate() {
+            if !lost.is_empty() && lost.contains(&(batch_index as u32, row as u32)) {
+                continue;
+            }
             let change = match operation {
                 Operation::Delete => KeyChange::Delete,
                 _ => KeyChange::Upsert(RowPlace { batch: batch_index as u32, row: row as u32 }),
@@ -88,6 +96,7 @@ mod tests {
             operations: operations.to_vec(),
             offsets: vec![0; operations.len()],
             changed_at_us: vec![0; operations.len()],
+            partial: Vec::new(),
             bytes: 0,
         })
     }
@@ -114,7 +123,7 @@ mod tests {
                 changes.push(batch(&rows.iter().map(operation).collect::<Vec<_>>()));
                 hashes.push(rows.iter().map(|row| row.0).collect());
             }
-            let collapsed = collapse(&changes, &hashes);
+            let collapsed = collapse(&changes, &hashes, &HashSet::default());
             prop_assert_eq!(collapsed.truncated, truncated);
             prop_assert_eq!(collapsed.changes.len(), model.len());
             prop_assert_eq!(collapsed.changes.into_iter().collect::<BTreeMap<_, _>>(), model);

@@ -2,6 +2,8 @@
 
 use arrow::array::RecordBatch;
 
+use crate::key_hash::KeyHash;
+
 /// What happened to a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -57,8 +59,32 @@ pub struct RowBatch {
     pub offsets: Vec<i64>,
     /// When the source committed each change, in microseconds since 1970.
     pub changed_at_us: Vec<i64>,
+    /// The rows whose record lacks columns, in the order of rows.
+    pub partial: Vec<PartialRow>,
     /// About how many bytes it holds.
     pub bytes: usize,
+}
+
+/// A row whose record lacks columns that the binlog did not carry.
+#[derive(Clone, Debug)]
+pub struct PartialRow {
+    /// Which row of the batch.
+    pub row: usize,
+    /// A bitmap over the batch's columns, least significant bit first: the absent ones.
+    pub absent: Vec<u8>,
+    /// The key of the row before, when the change gave it another one.
+    pub old_key: Option<KeyHash>,
+    /// The row may come with the table's snapshot, and this change again after it: then nothing is lost without it.
+    pub before_snapshot: bool,
+    /// The record, in case that nothing is found to complete it from.
+    pub record: DeadLetter,
+}
+
+impl PartialRow {
+    /// Whether the record lacks a column of the batch.
+    pub fn is_absent(&self, column: usize) -> bool {
+        self.absent.get(column / 8).is_some_and(|byte| byte >> (column % 8) & 1 == 1)
+    }
 }
 
 /// Decoded changes in log order.
@@ -76,7 +102,7 @@ pub enum ChangeBatch {
 }
 
 /// A record that can't be decoded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeadLetter {
     /// The topic.
     pub topic: String,

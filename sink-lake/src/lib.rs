@@ -23,6 +23,7 @@ mod key_hash;
 mod key_index;
 mod memory_budget;
 mod modes;
+mod partial_rows;
 mod router;
 mod schema_catalog;
 mod schema_evolution;

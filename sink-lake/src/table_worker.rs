@@ -25,6 +25,7 @@ use crate::{
     dead_letters,
     decode::table_decoder::{DecodeStop, KeyColumns, TableDecoder},
     error::{Consequence, SinkError, with_causes},
+    flow::DeadLetter,
     flush_policy::{Buffered, FlushPolicy, flush_due},
     memory_budget::TableMemory,
     metrics::SinkMetrics,
@@ -232,14 +233,17 @@ impl TableWorker {
         let decoded = self.decoder.decode(&consumed, position, &mut self.buffer);
         let letters = decoded.map_err(|stop| self.stopped(stop))?;
         self.positions.insert(partition, consumed.next_offset);
-        if letters.is_empty() {
-            return Ok(());
-        }
+        self.set_apart(&letters).await
+    }
+
+    /// Keeps records that can't be rows of the table.
+    async fn set_apart(&self, letters: &[DeadLetter]) -> Result<(), SinkError> {
+        let Some(first) = letters.first() else { return Ok(()) };
         warn!(
             table = self.name,
             records = letters.len(),
-            reason = letters[0].reason,
-            "records can't be decoded"
+            reason = first.reason,
+            "records are set apart"
         );
         self.shared
             .metrics
@@ -249,7 +253,7 @@ impl TableWorker {
         let count = letters.len() as u64;
         self.shared.metrics.status().update(&self.name, |status| status.dead_letters += count);
         let mut wait = RETRY_FIRST;
-        while let Err(error) = dead_letters::write(&self.shared.lake, &self.table, &letters) {
+        while let Err(error) = dead_letters::write(&self.shared.lake, &self.table, letters) {
             self.endure(error, &mut wait).await?;
             if self.shared.shutdown.is_cancelled() {
                 break;

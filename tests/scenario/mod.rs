@@ -29,10 +29,21 @@ pub struct Scenario {
 impl Scenario {
     /// Writes a configuration that captures `tables` of `mysql`; `more` is added to it as it is.
     pub fn new(mysql: &MySql, source: &str, tables: &[&str], more: &str) -> Scenario {
+        Scenario::with_source_settings(mysql, source, tables, "", more)
+    }
+
+    /// The same with lines in the source's own section.
+    pub fn with_source_settings(
+        mysql: &MySql,
+        source: &str,
+        tables: &[&str],
+        source_settings: &str,
+        more: &str,
+    ) -> Scenario {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let tables: Vec<String> = tables.iter().map(|pattern| format!("{pattern:?}")).collect();
         let text = format!(
-            "[[source]]\nname = \"{source}\"\nurl = \"{}\"\ntables = [{}]\n\n\
+            "[[source]]\nname = \"{source}\"\nurl = \"{}\"\ntables = [{}]\n{source_settings}\n\
              [lake]\nurl = \"file:./lake\"\nfreshness = \"1s\"\n\n\
              [console]\nlisten = \"127.0.0.1:0\"\n\n{more}\n",
             mysql.url(),

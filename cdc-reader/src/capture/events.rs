@@ -13,7 +13,7 @@ use crate::{
     },
     encode::{
         envelope::{SOURCE_VERSION, SourceBlock},
-        rows_event::{RowsContext, encode_rows_event},
+        rows_event::{RowsContext, encode_rows_event, lacks_defaults},
     },
     error::ReaderError,
 };
@@ -157,9 +157,9 @@ impl Capture {
             {
                 Ok(())
             }
-            kind::WRITE_ROWS..=kind::DELETE_ROWS | kind::WRITE_ROWS_V1..=kind::DELETE_ROWS_V1 => {
-                self.take_rows(header, body, began_at)
-            }
+            kind::WRITE_ROWS..=kind::DELETE_ROWS
+            | kind::WRITE_ROWS_V1..=kind::DELETE_ROWS_V1
+            | kind::PARTIAL_UPDATE_ROWS => self.take_rows(header, body, began_at),
             kind::TABLE_MAP => self.take_table_map(body),
             kind::GTID | kind::ANONYMOUS_GTID => {
                 let start = parse_gtid(body, header.kind == kind::ANONYMOUS_GTID)
@@ -173,7 +173,6 @@ impl Capture {
             kind::XID => self.end_transaction(),
             kind::XA_PREPARE => self.take_xa_prepare(body),
             kind::QUERY => self.take_statement(header, body),
-            kind::PARTIAL_UPDATE_ROWS => self.stop_partial_json(body),
             kind::ROTATE => self.rotate(body),
             kind::HEARTBEAT => {
                 self.take_heartbeat(header, body);
@@ -270,12 +269,14 @@ impl Capture {
         began_at: u64,
     ) -> Result<(), ReaderError> {
         let table_id = table_map::table_id(body).map_err(|error| self.bad_event(&error))?;
-        let Some(MappedTable { index, name, topic, plan }) = self.tables.mapped(table_id) else {
-            return Ok(());
-        };
-        if self.position.stopped.contains_key(name.as_ref()) {
+        let Some(mut mapped) = self.tables.mapped(table_id) else { return Ok(()) };
+        if self.position.stopped.contains_key(mapped.name.as_ref()) {
             return Ok(());
         }
+        if lacks_defaults(&mapped.plan, header.kind, body) {
+            mapped.plan = self.plan_with_defaults(table_id, &mapped)?;
+        }
+        let MappedTable { index, name, topic, plan } = mapped;
         // Rows outside a GTID event's transaction do not occur; one is made up so that nothing is lost if they do.
         if self.transaction.is_none() {
             self.begin(TransactionStart::default(), header)?;
@@ -301,6 +302,7 @@ impl Capture {
         };
         let held = self.keyless.batch(&name);
         let mut window = self.windows.of(&name);
+        self.scratch.snapshot_open = window.is_some();
         let on_key = |key: &[u8]| {
             if let Some(window) = &mut window {
                 window.note(key);
@@ -323,6 +325,9 @@ impl Capture {
                     metadata.after_event(index, &self.parts);
                 }
                 self.metrics.rows.inc_by(rows);
+                if !self.scratch.lacking.is_empty() {
+                    self.hold_lacking(&name);
+                }
                 self.count_policies();
                 self.windows.recount();
                 self.keyless.limit(&name);
@@ -346,18 +351,6 @@ impl Capture {
     fn count_policies(&mut self) {
         self.metrics.zero_dates.inc_by(std::mem::take(&mut self.scratch.zero_dates));
         self.metrics.invalid_texts.inc_by(std::mem::take(&mut self.scratch.invalid_texts));
-    }
-
-    pub(super) fn stop_partial_json(&mut self, body: &[u8]) -> Result<(), ReaderError> {
-        let table_id = table_map::table_id(body).map_err(|error| self.bad_event(&error))?;
-        if let Some(mapped) = self.tables.mapped(table_id) {
-            self.stop_table(
-                &mapped.name,
-                "its JSON changes are written as differences (binlog_row_value_options = PARTIAL_JSON), which this \
-                 release cannot read; run `SET PERSIST binlog_row_value_options = ''` and take a new snapshot",
-            );
-        }
-        Ok(())
     }
 
     /// Stops one table; the rest goes on. The sentence is stored with the position and shown by `status`.

@@ -7,6 +7,7 @@
 //! how many of its rows are in the log, so that a restart reads the transaction again and passes those rows over.
 
 mod commit;
+mod defaults;
 mod events;
 mod keyless;
 mod live_tables;
@@ -36,10 +37,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    events::Transaction, keyless::KeylessTables, live_tables::LiveTables, metadata::Metadata,
-    table_history::TableHistory, tables::Tables, xa::PreparedParts,
+    defaults::Defaults, events::Transaction, keyless::KeylessTables, live_tables::LiveTables,
+    metadata::Metadata, table_history::TableHistory, tables::Tables, xa::PreparedParts,
 };
-pub use self::{live_tables::LiveServer, metadata::DebeziumOptions};
+pub use self::{defaults::ReadDefaults, live_tables::LiveServer, metadata::DebeziumOptions};
 use crate::{
     binlog::{
         byte_reader::{little_endian, take},
@@ -86,6 +87,8 @@ pub struct CaptureSetup {
     pub keyless_pending: HashSet<String>,
     /// Tables whose snapshot is under way, each with the keys that the stream has changed since it began.
     pub unfinished: HashMap<String, HashSet<u128>>,
+    /// Asks for the columns' defaults.
+    pub defaults: ReadDefaults,
     /// The source's metrics.
     pub metrics: SourceMetrics,
     /// Takes the chunks of events back.
@@ -117,6 +120,7 @@ impl CaptureSetup {
             catalog: HashMap::new(),
             keyless_pending: HashSet::new(),
             unfinished: HashMap::new(),
+            defaults: Box::new(|| Ok(Default::default())),
             metrics,
             spent: mpsc::channel(1).0,
             live: LiveServer::default(),
@@ -152,6 +156,7 @@ struct Capture {
     metadata: Metadata,
     runtime: tokio::runtime::Handle,
     live: LiveServer,
+    defaults: Defaults,
     windows: Windows,
     window_requests: Vec<WindowRequest>,
     keyless: KeylessTables,
@@ -232,6 +237,7 @@ impl Capture {
             read_again_until: (reads_again && setup.coordinates == Coordinates::Place)
                 .then(|| setup.position.place.clone()),
             file_created: (String::new(), 0),
+            defaults: Defaults::new(setup.defaults),
             source: setup.source,
             commit_interval: setup.commit_interval,
             filter: setup.filter,

@@ -1,13 +1,14 @@
 //! Rows of snapshot chunks into the log, once the stream has reached the place at which they hold.
 
 use change_log::EncodedRecord;
+use schemas::wire_format::read_framing;
 
 use super::Capture;
 use crate::{
     encode::envelope::{SOURCE_VERSION, SourceBlock},
     error::ReaderError,
     flow::SnapshotChunk,
-    snapshot::window::table_of,
+    snapshot::window::{HeldUpdate, table_of},
 };
 
 impl Capture {
@@ -35,6 +36,7 @@ impl Capture {
         if !self.position.stopped.contains_key(&table) {
             let again = self.position.snapshots.get(&table).is_some_and(|progress| progress.again);
             self.append_rows(&chunk, again)?;
+            self.append_held_updates(&chunk)?;
         }
         if let Some(held) = kept.filter(|held| !held.records.is_empty()) {
             // The order is the log's: rows of the view first, then the events that are not in it.
@@ -58,6 +60,60 @@ impl Capture {
         self.answers.push(chunk.committed);
         // The reader of the snapshot waits for it.
         self.commit()
+    }
+
+    /// Keeps the updates of an event that lack columns, until the chunk that may hold their rows has come.
+    pub(super) fn hold_lacking(&mut self, table: &str) {
+        let lacking = std::mem::take(&mut self.scratch.lacking);
+        if std::mem::take(&mut self.scratch.lacking_moved) {
+            self.stop_table(
+                table,
+                "a key was changed while its rows were read for the first time, and the binlog lacks the row's other \
+                 columns; set binlog_row_image = 'FULL' and take a new snapshot of the table",
+            );
+            return;
+        }
+        let Some(window) = self.windows.of(table) else { return };
+        for record in lacking.iter().filter_map(|&at| self.batch.records.get(at)) {
+            let bytes = |range: &std::ops::Range<usize>| self.batch.bytes[range.clone()].to_vec();
+            let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
+            let update = HeldUpdate {
+                key: bytes(key),
+                value: bytes(value),
+                headers: bytes(&record.headers),
+                timestamp_ms: record.timestamp_ms,
+            };
+            if let Ok((_, datum)) = read_framing(&self.batch.bytes[key.clone()]) {
+                window.hold(datum, update);
+            }
+        }
+    }
+
+    fn append_held_updates(&mut self, chunk: &SnapshotChunk) -> Result<(), ReaderError> {
+        let updates = self.windows.held_updates(chunk);
+        if updates.is_empty() {
+            return Ok(());
+        }
+        let target =
+            self.tables.target_of_schema(&chunk.schema, self.writer.as_mut(), &mut self.batch)?;
+        for update in updates {
+            let mut push = |bytes: &[u8]| {
+                let start = self.batch.bytes.len();
+                self.batch.bytes.extend_from_slice(bytes);
+                start..self.batch.bytes.len()
+            };
+            let (key, value, headers) =
+                (push(&update.key), push(&update.value), push(&update.headers));
+            self.batch.records.push(EncodedRecord {
+                topic: target.topic,
+                key: Some(key),
+                value: Some(value),
+                headers,
+                timestamp_ms: update.timestamp_ms,
+            });
+            self.append_if_full()?;
+        }
+        Ok(())
     }
 
     fn append_rows(&mut self, chunk: &SnapshotChunk, again: bool) -> Result<(), ReaderError> {

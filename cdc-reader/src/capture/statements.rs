@@ -65,6 +65,7 @@ impl Capture {
             Statement::Truncate(table) => self.empty_table(&table, header)?,
             Statement::DropTables(tables) => {
                 for table in &tables {
+                    self.forget_defaults(&full_name(table));
                     self.tables.history().drop_table(&full_name(table), &self.place);
                     self.empty_table(table, header)?;
                 }
@@ -76,6 +77,7 @@ impl Capture {
                 }
             }
             Statement::CreateTable(creation) => {
+                self.forget_defaults(&full_name(&creation.table));
                 if creation.replaces {
                     self.empty_table(&creation.table, header)?;
                 }
@@ -91,9 +93,16 @@ impl Capture {
                     return Ok(());
                 }
             }
-            Statement::RenameTables(pairs) => self.rename(&pairs, header)?,
+            Statement::RenameTables(pairs) => {
+                for (old, new) in &pairs {
+                    self.forget_defaults(&full_name(old));
+                    self.forget_defaults(&full_name(new));
+                }
+                self.rename(&pairs, header)?;
+            }
             Statement::AlterTable(alteration) => {
                 let name = full_name(&alteration.table);
+                self.forget_defaults(&name);
                 let history = self.tables.history();
                 if let Some(sentence) = history.alter(&name, &query.sql, dialect, &self.place)
                     && self.filter.captures(&alteration.table.database, &alteration.table.table)

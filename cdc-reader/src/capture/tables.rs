@@ -246,6 +246,13 @@ impl Tables {
         self.maps.get(&table_id).and_then(|mapped| mapped.table.clone())
     }
 
+    /// The plan to use for a table map's rows from now on.
+    pub(super) fn replace_plan(&mut self, table_id: u64, plan: Arc<EncodePlan>) {
+        if let Some(Mapped { table: Some(table), .. }) = self.maps.get_mut(&table_id) {
+            table.plan = plan;
+        }
+    }
+
     /// Table ids are not used across files.
     pub(super) fn forget_maps(&mut self) {
         self.maps.clear();

@@ -318,7 +318,6 @@ impl Capture {
             take(&mut body, HEADER_LENGTH).map_err(|error| self.bad_event(&error))?;
             match header.kind {
                 kind::TABLE_MAP => self.take_table_map(body),
-                kind::PARTIAL_UPDATE_ROWS => self.stop_partial_json(body),
                 _ => self.take_rows(&header, body, began_at),
             }
         });

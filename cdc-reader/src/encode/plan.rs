@@ -16,6 +16,7 @@ use schemas::{
 use super::{
     address::AddressKind,
     charset::{Charset, decode, of_collation},
+    insert_default::{self, TableDefaults},
     key_header::KeyText,
 };
 use crate::binlog::table_map::{TableMap, WireColumn, WireType};
@@ -92,6 +93,8 @@ pub(super) struct ColumnPlan {
     pub members: Vec<Vec<u8>>,
     /// The place in the key.
     pub key_part: Option<usize>,
+    /// What an inserted row has where its image lacks the column, with its branch; `None` when that is not known.
+    pub default: Option<Vec<u8>>,
 }
 
 /// The plan of one table shape.
@@ -154,6 +157,16 @@ impl EncodePlan {
         let key_text = schemas.key.as_ref().map(|key| KeyText::new(&key.text)).unwrap_or_default();
         Ok(Self { schemas, columns, key_text })
     }
+
+    /// The plan with the columns' constant defaults, for inserted rows that lack columns.
+    pub fn with_defaults(mut self, defaults: &TableDefaults) -> Self {
+        for (plan, column) in self.columns.iter_mut().zip(&self.schemas.schema.columns) {
+            plan.default = defaults
+                .get(&column.name)
+                .and_then(|default| insert_default::encode(plan, &column.column_type, default));
+        }
+        self
+    }
 }
 
 fn key_columns(map: &TableMap, unique_key: &[String]) -> Vec<usize> {
@@ -202,6 +215,7 @@ fn column_plan(
         charset: if text { of_collation(column.collation) } else { None },
         members,
         key_part: schema.key.iter().position(|&key| key == index),
+        default: None,
     }
 }
 

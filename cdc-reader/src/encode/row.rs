@@ -33,7 +33,13 @@ pub struct RowScratch {
     pub(super) old_key_parts: Vec<Range<usize>>,
     /// The row after an update that changes the key, on its way into a record of its own.
     pub(super) moved: Vec<u8>,
-    json: Vec<u8>,
+    /// The table's rows are still being read for the first time.
+    pub snapshot_open: bool,
+    /// Set while `snapshot_open`: updates without all columns, as indices of their records.
+    pub lacking: Vec<usize>,
+    /// Set while `snapshot_open`: such an update changed the key.
+    pub lacking_moved: bool,
+    pub(super) json: Vec<u8>,
     inflate: ColumnInflater,
 }
 
@@ -67,7 +73,7 @@ pub fn encode_row(
 }
 
 #[inline(always)]
-fn encode_value(
+pub(super) fn encode_value(
     column: &ColumnPlan,
     input: &mut &[u8],
     out: &mut Vec<u8>,
@@ -160,6 +166,33 @@ fn encode_value(
         WireType::Unknown(_) => return Err(Malformed("a column has an unknown type")),
     }
     Ok(())
+}
+
+/// Appends what stands for a column that the binlog did not carry: null or, where the type is not optional, its empty
+/// value.
+pub(super) fn write_empty(column: &ColumnPlan, out: &mut Vec<u8>) {
+    if column.optional {
+        out.extend_from_slice(&column.null);
+        return;
+    }
+    match column.wire {
+        WireType::Integer { bytes: 8, unsigned: true } if column.unsigned_as_decimal => {
+            write_unscaled(out, 0);
+        }
+        WireType::Decimal { .. } => write_unscaled(out, 0),
+        WireType::Float if !column.float_as_double => out.extend_from_slice(&[0; 4]),
+        WireType::Float | WireType::Double => out.extend_from_slice(&[0; 8]),
+        WireType::Timestamp { digits } => temporal::write_zoned(out, 0, digits),
+        WireType::Json { .. } => write_bytes(out, b"null"),
+        // x, y, WKB, SRID.
+        WireType::Geometry { point: true, .. } => {
+            out.extend_from_slice(&[0; 16]);
+            out.extend_from_slice(&[2, 0, 0]);
+        }
+        WireType::Geometry { .. } => out.extend_from_slice(&[0, 0]),
+        // The number 0, the boolean false, no bytes, no items.
+        _ => out.push(0),
+    }
 }
 
 #[inline(always)]

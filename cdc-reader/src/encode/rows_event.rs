@@ -7,7 +7,8 @@ use change_log::{EncodedBatch, EncodedRecord, TopicHandle, headers};
 use super::{
     envelope::EnvelopeParts,
     key_header::{NEW_KEY, OLD_KEY},
-    plan::EncodePlan,
+    partial_rows::{Images, PartialRows},
+    plan::{ColumnPlan, EncodePlan},
     row::{RowScratch, encode_row},
 };
 use crate::binlog::{
@@ -30,9 +31,26 @@ pub struct RowsContext<'a> {
     pub headers: &'a [u8],
 }
 
+/// Whether the event inserts rows without columns whose defaults the plan does not have.
+pub fn lacks_defaults(plan: &EncodePlan, event_kind: u8, body: &[u8]) -> bool {
+    let present = || {
+        let mut rest = body.get(8..)?;
+        let extra = take_le(&mut rest, 2).ok()? as usize;
+        take(&mut rest, extra.checked_sub(2)?).ok()?;
+        take_length(&mut rest).ok()?;
+        take(&mut rest, plan.columns.len().div_ceil(8)).ok()
+    };
+    event_kind == kind::WRITE_ROWS
+        && present().is_some_and(|present| {
+            let lacks =
+                |(i, column): (usize, &ColumnPlan)| !bit(present, i) && column.default.is_none();
+            plan.columns.iter().enumerate().any(lacks)
+        })
+}
+
 /// What a rows event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum RowsKind {
+pub(super) enum RowsKind {
     Write,
     Update,
     Delete,
@@ -54,6 +72,7 @@ pub fn encode_rows_event(
     if result.is_err() {
         batch.bytes.truncate(bytes_before);
         batch.records.truncate(records_before);
+        scratch.lacking.clear();
     }
     result
 }
@@ -70,7 +89,7 @@ fn rows(
     let columns = context.plan.columns.len();
     let rows_kind = match event_kind {
         kind::WRITE_ROWS | kind::WRITE_ROWS_V1 => RowsKind::Write,
-        kind::UPDATE_ROWS | kind::UPDATE_ROWS_V1 => RowsKind::Update,
+        kind::UPDATE_ROWS | kind::UPDATE_ROWS_V1 | kind::PARTIAL_UPDATE_ROWS => RowsKind::Update,
         _ => RowsKind::Delete,
     };
     take(&mut body, 8)?;
@@ -82,15 +101,24 @@ fn rows(
     if take_length(&mut body)? != columns {
         return Err(Malformed("it has another number of columns than its table map"));
     }
-    let images = if rows_kind == RowsKind::Update { 2 } else { 1 };
-    for _ in 0..images {
-        let present = take(&mut body, columns.div_ceil(8))?;
-        if !(0..columns).all(|i| bit(present, i)) {
+    let first = take(&mut body, columns.div_ceil(8))?;
+    let second = match rows_kind {
+        RowsKind::Update => take(&mut body, columns.div_ceil(8))?,
+        _ => first,
+    };
+    let whole = |present: &[u8]| (0..columns).all(|i| bit(present, i));
+    let json_differences = event_kind == kind::PARTIAL_UPDATE_ROWS;
+    let mut partial = if json_differences || !whole(first) || !whole(second) {
+        if event_kind < kind::WRITE_ROWS {
             return Err(Malformed(
                 "it does not carry every column; set binlog_row_image = 'FULL' in every session",
             ));
         }
-    }
+        let images = Images { kind: rows_kind, present: (first, second), json_differences };
+        Some(PartialRows::new(context, images, scratch.snapshot_open, &mut batch.bytes)?)
+    } else {
+        None
+    };
     scratch.key_parts.resize(context.plan.schemas.schema.key.len(), 0..0);
     parts.set_op(match rows_kind {
         RowsKind::Write => b'c',
@@ -105,17 +133,29 @@ fn rows(
         // One reservation per row: text may grow threefold when it is transcoded, then the vector grows by itself.
         batch.bytes.reserve(body.len().min(1 << 16) + parts.length() + 64);
         let left = body.len();
-        let change = encode_change(context, rows_kind, &mut body, parts, row, scratch, batch)?;
+        let change = match &mut partial {
+            None => encode_change(context, rows_kind, &mut body, parts, row, scratch, batch)?,
+            Some(partial) => partial.encode_row(context, &mut body, parts, row, scratch, batch)?,
+        };
         if body.len() == left {
             // A table without columns: such rows would never end.
             return Err(Malformed("its rows have no bytes"));
         }
-        for key in [change.key, change.old_key].into_iter().flatten() {
-            on_key(&batch.bytes[key]);
+        if change.lacks_columns {
+            // It does not stand for the row: whoever remembers keys as written must not remember this one.
+            if scratch.snapshot_open {
+                scratch.lacking_moved |= change.old_key.is_some();
+                scratch.lacking.push(mark.1);
+            }
+        } else {
+            for key in [change.key, change.old_key].into_iter().flatten() {
+                on_key(&batch.bytes[key]);
+            }
         }
         if (row as u64) < context.skip_rows {
             batch.bytes.truncate(mark.0);
             batch.records.truncate(mark.1);
+            scratch.lacking.pop_if(|record| *record >= mark.1);
         }
         row += 1;
     }
@@ -132,9 +172,11 @@ fn push_headers(bytes: &mut Vec<u8>, headers: &[u8]) -> Range<usize> {
 }
 
 /// Where the key data of a change lie in the batch.
-struct Change {
-    key: Option<Range<usize>>,
-    old_key: Option<Range<usize>>,
+pub(super) struct Change {
+    pub key: Option<Range<usize>>,
+    pub old_key: Option<Range<usize>>,
+    /// The change is not the whole row: the record lacks columns.
+    pub lacks_columns: bool,
 }
 
 fn encode_change(
@@ -196,7 +238,7 @@ fn encode_change(
     } else {
         batch.records.push(record);
     }
-    Ok(Change { key: key.map(|key| key.datum), old_key: None })
+    Ok(Change { key: key.map(|key| key.datum), old_key: None, lacks_columns: false })
 }
 
 struct KeyChange {
@@ -254,11 +296,12 @@ fn split_key_change(
         batch.records.push(record(&old_key, None, &old_headers));
     }
     batch.records.push(record(&key, Some(inserted), &new_headers));
-    Ok(Change { key: key.map(|key| key.datum), old_key: old_key.map(|key| key.datum) })
+    let old_key = old_key.map(|key| key.datum);
+    Ok(Change { key: key.map(|key| key.datum), old_key, lacks_columns: false })
 }
 
 /// Each side of a changed key tells the other one, before the headers that every record carries.
-fn key_change_headers(
+pub(super) fn key_change_headers(
     context: &RowsContext<'_>,
     name: &str,
     other: &Option<Key>,
@@ -276,14 +319,18 @@ fn key_change_headers(
     Ok(start..out.len())
 }
 
-struct Key {
-    framed: Range<usize>,
-    datum: Range<usize>,
+pub(super) struct Key {
+    pub framed: Range<usize>,
+    pub datum: Range<usize>,
 }
 
 /// Appends the key record from the key columns' bytes in the row: they are not optional, so the bytes are the same.
 #[inline(always)]
-fn write_key(plan: &EncodePlan, key_parts: &[Range<usize>], out: &mut Vec<u8>) -> Option<Key> {
+pub(super) fn write_key(
+    plan: &EncodePlan,
+    key_parts: &[Range<usize>],
+    out: &mut Vec<u8>,
+) -> Option<Key> {
     let schema = plan.schemas.key.as_ref()?;
     let start = out.len();
     out.extend_from_slice(&schema.framing);

@@ -108,7 +108,7 @@ fn fraction_unit(digits: u8) -> i64 {
 }
 
 #[inline(always)]
-fn whole_date(year: i64, month: i64, day: i64) -> Option<i64> {
+pub(super) fn whole_date(year: i64, month: i64, day: i64) -> Option<i64> {
     let whole = year != 0 && (1..=12).contains(&month) && day != 0;
     whole.then(|| days_from_civil(year, month, day))
 }

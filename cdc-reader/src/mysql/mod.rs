@@ -5,6 +5,7 @@ pub mod column_definition;
 pub mod connect;
 pub mod default_value;
 pub mod flavor;
+pub mod insert_defaults;
 pub mod place;
 pub mod preflight;
 pub mod resume;

@@ -171,7 +171,21 @@ async fn setting_lines(
             cure: requirement.finding,
         })
     });
-    Ok(lines.collect())
+    let mut lines: Vec<CheckLine> = lines.collect();
+    let value = |name: &str| values.get(name).map(String::as_str).unwrap_or_default();
+    let (image, options) = (value("binlog_row_image"), value("binlog_row_value_options"));
+    if let Some(cure) = settings::ensure_row_is_known(server.flavor.kind, image, options) {
+        lines.retain(|line| line.name != "binlog_row_image");
+        lines.push(CheckLine {
+            name: "binlog_row_image".into(),
+            expected: "FULL".into(),
+            actual: format!("{image} {options}").trim_end().into(),
+            ok: false,
+            required: true,
+            cure: Some(cure),
+        });
+    }
+    Ok(lines)
 }
 
 /// The account as GRANT names it: `'binlake'@'%'`.

@@ -1,6 +1,8 @@
 //! The server's settings that capturing depends on: one function each, from the setting's value to the sentence that
 //! says what is wrong and the SQL that cures it. Pure.
 
+use super::flavor::Kind;
+
 /// The settings that are asked for, in the order of a report.
 pub const NAMES: [&str; 9] = [
     "log_bin",
@@ -32,13 +34,19 @@ pub fn judge(name: &str, value: &str) -> Option<Requirement> {
         "log_bin" => required("ON", ensure_log_bin(value)),
         "server_id" => required("not 0", ensure_server_id(value)),
         "binlog_format" => required("ROW", ensure_binlog_format(value)),
-        "binlog_row_image" => required("FULL", ensure_binlog_row_image(value)),
+        "binlog_row_image" => Requirement {
+            expected: "FULL",
+            finding: ensure_binlog_row_image(value),
+            required: false,
+        },
         "binlog_row_metadata" => Requirement {
             expected: "FULL",
             finding: ensure_binlog_row_metadata(value),
             required: false,
         },
-        "binlog_row_value_options" => required("empty", ensure_binlog_row_value_options(value)),
+        "binlog_row_value_options" => {
+            Requirement { expected: "empty or PARTIAL_JSON", finding: None, required: false }
+        }
         "gtid_mode" => {
             Requirement { expected: "ON", finding: recommend_gtid_mode(value), required: false }
         }
@@ -92,12 +100,31 @@ pub fn ensure_binlog_format(value: &str) -> Option<String> {
     })
 }
 
-/// Without all columns a change is not a row.
+/// Rows that lack columns are completed in the lake, where that is possible.
 pub fn ensure_binlog_row_image(value: &str) -> Option<String> {
     (!value.eq_ignore_ascii_case("FULL")).then(|| {
         format!(
-            "binlog_row_image is {value} and must be FULL: SET PERSIST binlog_row_image = 'FULL' (and reconnect \
-             applications)"
+            "binlog_row_image is {value}: the lake's state tables take absent columns from the row before, history tables \
+             set updates without all columns apart, and other readers of the change log have to mind the header \
+             binlake.after.absent; whole rows come with SET PERSIST binlog_row_image = 'FULL' (and reconnect applications)"
+        )
+    })
+}
+
+/// Where partial images do not tell the row at all; see [`crate::encode::partial_rows`].
+pub fn ensure_row_is_known(kind: Kind, row_image: &str, value_options: &str) -> Option<String> {
+    let cure = "SET PERSIST binlog_row_image = 'FULL' (and reconnect applications)";
+    if kind == Kind::MariaDb && !row_image.eq_ignore_ascii_case("FULL") {
+        return Some(format!(
+            "binlog_row_image is {row_image}, with which MariaDB leaves out columns that a change does set: SET GLOBAL \
+             binlog_row_image = 'FULL' (and reconnect applications)"
+        ));
+    }
+    let differences = value_options.to_ascii_uppercase().contains("PARTIAL_JSON");
+    (differences && row_image.eq_ignore_ascii_case("MINIMAL")).then(|| {
+        format!(
+            "binlog_row_value_options is {value_options} and binlog_row_image MINIMAL, so JSON comes as differences to values \
+             that are not there: {cure}"
         )
     })
 }
@@ -108,15 +135,6 @@ pub fn ensure_binlog_row_metadata(value: &str) -> Option<String> {
         format!(
             "binlog_row_metadata is {value}, so columns are named by the definitions that are followed from DDL to DDL, and \
              a table whose definition is not certain stops; better: SET PERSIST binlog_row_metadata = 'FULL'"
-        )
-    })
-}
-
-/// Differences of JSON values are not applied in this release.
-pub fn ensure_binlog_row_value_options(value: &str) -> Option<String> {
-    (!value.is_empty()).then(|| {
-        format!(
-            "binlog_row_value_options is {value} and must be empty: SET PERSIST binlog_row_value_options = ''"
         )
     })
 }
@@ -167,14 +185,22 @@ mod tests {
     }
 
     #[test]
+    fn images_that_do_not_tell_the_row_are_refused() {
+        assert_eq!(ensure_row_is_known(Kind::MySql, "MINIMAL", ""), None);
+        assert_eq!(ensure_row_is_known(Kind::MySql, "NOBLOB", "PARTIAL_JSON"), None);
+        assert_eq!(ensure_row_is_known(Kind::MariaDb, "FULL", ""), None);
+        assert!(ensure_row_is_known(Kind::MySql, "minimal", "PARTIAL_JSON").is_some());
+        assert!(ensure_row_is_known(Kind::MariaDb, "NOBLOB", "").is_some());
+    }
+
+    #[test]
     fn wrong_settings_are_told_with_their_cure() {
         let wrong = [
             ("log_bin", "OFF", "log_bin = binlog", true),
             ("server_id", "0", "SET PERSIST server_id = 1", true),
             ("binlog_format", "MIXED", "SET PERSIST binlog_format = 'ROW'", true),
-            ("binlog_row_image", "MINIMAL", "SET PERSIST binlog_row_image = 'FULL'", true),
+            ("binlog_row_image", "MINIMAL", "SET PERSIST binlog_row_image = 'FULL'", false),
             ("binlog_row_metadata", "MINIMAL", "SET PERSIST binlog_row_metadata = 'FULL'", false),
-            ("binlog_row_value_options", "PARTIAL_JSON", "binlog_row_value_options = ''", true),
             ("gtid_mode", "ON_PERMISSIVE", "one by one SET PERSIST gtid_mode = ON", false),
             (
                 "gtid_mode",

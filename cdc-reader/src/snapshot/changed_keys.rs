@@ -8,10 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use change_log::{Consumed, LogConfig, LogError, LogReader, open_reader};
+use change_log::{Consumed, LogConfig, LogError, LogReader, headers, open_reader};
 use schemas::{table_id::TableId, wire_format::read_framing};
 
 use super::window::key_digest;
+use crate::encode::partial_rows::AFTER_ABSENT;
 
 const LOG_TIMEOUT: Duration = Duration::from_secs(30);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -79,13 +80,19 @@ pub(crate) fn read_topic(
 fn note(batch: &Consumed, keys: &mut HashSet<u128>) {
     for record in &batch.records {
         let (Some(key), Some(value)) = (batch.key(record), batch.value(record)) else { continue };
-        if operation(value) == Some(b'r') {
+        if operation(value) == Some(b'r') || lacks_columns(batch.headers(record)) {
             continue;
         }
         if let Ok((_, datum)) = read_framing(key) {
             keys.insert(key_digest(datum));
         }
     }
+}
+
+/// Such a record is not the row: the chunk's row is needed, and is newer than what was in the log before it was asked
+/// for.
+fn lacks_columns(bytes: &[u8]) -> bool {
+    headers::iter(bytes).flatten().any(|(name, _)| name == AFTER_ABSENT.as_bytes())
 }
 
 /// The operation of an envelope, found from its end: three present longs stand behind it, and a varint's last byte is

@@ -19,6 +19,22 @@ pub fn key_digest(key: &[u8]) -> u128 {
     row_digest([Some(key)])
 }
 
+/// Bytes of held records for one chunk; beyond it the chunk is read again.
+const HELD_BYTES_MAX: usize = 32 << 20;
+
+/// An update that lacks columns, of a row that a chunk may bring: written again after the chunk's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldUpdate {
+    /// The key record.
+    pub key: Vec<u8>,
+    /// The value record.
+    pub value: Vec<u8>,
+    /// Its headers.
+    pub headers: Vec<u8>,
+    /// When the source committed it.
+    pub timestamp_ms: i64,
+}
+
 /// A table whose snapshot is under way.
 #[derive(Debug, Default)]
 pub struct Window {
@@ -30,9 +46,28 @@ pub struct Window {
     forgetful: bool,
     /// The table's rows became others: its reader is to begin at the first key again.
     from_start: bool,
+    /// Updates that lack columns since the chunk was asked for, by the digest of their key.
+    held: Vec<(u128, HeldUpdate)>,
+    held_bytes: usize,
 }
 
 impl Window {
+    /// Holds an update that lacks columns. The chunk's row may be older than it, and must come before it; an update from
+    /// before the chunk was asked for is in the chunk's row.
+    pub fn hold(&mut self, key: &[u8], update: HeldUpdate) {
+        let digest = key_digest(key);
+        if !self.chunk_asked || self.changed.contains(&digest) {
+            return;
+        }
+        self.held_bytes += update.key.len() + update.value.len() + update.headers.len();
+        if self.held_bytes > HELD_BYTES_MAX {
+            self.chunk_asked = false;
+            self.held = Vec::new();
+            return;
+        }
+        self.held.push((digest, update));
+    }
+
     /// Notes a key that the stream changed.
     pub fn note(&mut self, key: &[u8]) {
         if self.changed.len() >= KEYS_MAX {
@@ -88,6 +123,8 @@ impl Windows {
             window.forgetful = true;
         }
         window.chunk_asked = true;
+        window.held.clear();
+        window.held_bytes = 0;
         window.emptied = false;
         let from_start = std::mem::take(&mut window.from_start);
         self.waiting.retain(|chunk| table_of(chunk) != table);
@@ -119,6 +156,18 @@ impl Windows {
     pub fn close(&mut self, table: &str) {
         self.open.remove(table);
         self.recount();
+    }
+
+    /// The held updates of a chunk's rows, in their order.
+    pub fn held_updates(&mut self, chunk: &SnapshotChunk) -> Vec<HeldUpdate> {
+        let Some(window) = self.open.get_mut(&table_of(chunk)) else { return Vec::new() };
+        let held = std::mem::take(&mut window.held);
+        if held.is_empty() {
+            return Vec::new();
+        }
+        let keys: HashSet<u128> =
+            chunk.rows.iter().map(|(key, _)| key_digest(&chunk.bytes[key.clone()])).collect();
+        held.into_iter().filter(|(key, _)| keys.contains(key)).map(|(_, held)| held).collect()
     }
 
     /// Keeps a chunk until the stream has reached its `high` place.

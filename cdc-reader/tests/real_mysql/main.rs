@@ -15,6 +15,7 @@ mod preflight;
 mod protocol;
 mod reading;
 mod resume;
+mod row_images;
 mod server;
 mod snapshot_bytes;
 mod source_digest;

@@ -5,6 +5,7 @@ pub mod column_builder;
 pub mod column_reader;
 pub mod decimal;
 pub mod envelope;
+pub mod key_reader;
 pub mod rows;
 pub mod table_decoder;
 pub mod zoned_timestamp;

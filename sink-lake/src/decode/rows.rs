@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::{array::RecordBatch, error::ArrowError};
 
 use super::{column_builder::ColumnBuilder, column_reader::ValueError, envelope::EnvelopePlan};
-use crate::flow::{Operation, RowBatch};
+use crate::flow::{Operation, PartialRow, RowBatch};
 
 /// Gathered rows.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct OpenRows {
     operations: Vec<Operation>,
     offsets: Vec<i64>,
     changed_at_us: Vec<i64>,
+    partial: Vec<PartialRow>,
+    partial_bytes: usize,
 }
 
 /// What adding a record did.
@@ -44,6 +46,8 @@ impl OpenRows {
             operations: Vec::new(),
             offsets: Vec::new(),
             changed_at_us: Vec::new(),
+            partial: Vec::new(),
+            partial_bytes: 0,
         })
     }
 
@@ -54,7 +58,17 @@ impl OpenRows {
 
     /// About how many bytes they hold.
     pub fn bytes(&self) -> usize {
-        self.columns.iter().map(ColumnBuilder::bytes).sum::<usize>() + self.rows() * 17
+        self.columns.iter().map(ColumnBuilder::bytes).sum::<usize>()
+            + self.rows() * 17
+            + self.partial_bytes
+    }
+
+    /// Notes that the row that was added last lacks columns.
+    pub fn note_partial(&mut self, partial: PartialRow) {
+        let record = &partial.record;
+        let bytes = [&record.key, &record.value].into_iter().flatten().map(Vec::len).sum::<usize>();
+        self.partial_bytes += bytes + 200;
+        self.partial.push(partial);
     }
 
     /// Adds a record's row; a record that can't be read leaves nothing behind.
@@ -91,6 +105,7 @@ impl OpenRows {
             operations: self.operations,
             offsets: self.offsets,
             changed_at_us: self.changed_at_us,
+            partial: self.partial,
             bytes,
         }))
     }

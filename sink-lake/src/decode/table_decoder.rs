@@ -4,20 +4,27 @@
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use arrow::error::ArrowError;
-use change_log::{Consumed, RecordSpan};
+use change_log::{Consumed, RecordSpan, headers};
 use schemas::wire_format::{SchemaReference, read_framing};
 
 use super::{
     avro_schema::{field_names, parse},
     column_reader::ValueError,
     envelope::EnvelopePlan,
+    key_reader::KeyReader,
     rows::{Added, OpenRows},
 };
 use crate::{
     buffer::Buffer,
-    flow::{ChangeBatch, DeadLetter},
+    flow::{ChangeBatch, DeadLetter, PartialRow},
 };
 
+/// The header that tells which columns of the row the binlog did not carry.
+const AFTER_ABSENT: &[u8] = b"binlake.after.absent";
+/// The header with the key that such a row had before.
+const OLD_KEY: &[u8] = b"binlake.old.key";
+/// The header of such a row that a snapshot may still bring.
+const BEFORE_SNAPSHOT: &[u8] = b"binlake.before.snapshot";
 /// A batch is closed at this size, so that a batch and one large record stay below Arrow's 2 GB.
 const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
 const BATCH_ROWS_MAX: usize = 128 * 1024;
@@ -29,6 +36,7 @@ const SIZE_CHECK_ROWS: usize = 256;
 pub struct TableDecoder {
     plans: HashMap<u64, Arc<EnvelopePlan>>,
     keys: HashMap<u64, Arc<Vec<String>>>,
+    key_readers: HashMap<u64, KeyReader>,
     open: Option<OpenRows>,
     key: Option<KeyColumns>,
     key_fingerprint: Option<u64>,
@@ -100,6 +108,9 @@ impl TableDecoder {
         if names.iter().any(|name| name == "op") && names.iter().any(|name| name == "after") {
             let plan = EnvelopePlan::compile(&avro_type).map_err(DecodeStop::Unfit)?;
             self.plans.insert(fingerprint, Arc::new(plan));
+        }
+        if let Some(reader) = KeyReader::of(&avro_type) {
+            self.key_readers.insert(fingerprint, reader);
         }
         // Any record may be a key; an envelope never is, and its names do no harm.
         self.keys.insert(fingerprint, Arc::new(names));
@@ -179,12 +190,23 @@ impl TableDecoder {
         }
         // Before the row is added: a record whose key can't be understood is set apart as a whole.
         let key = self.changed_key(consumed.key(span))?;
+        let partial = match consumed.headers(span) {
+            [] => None,
+            headers => self.absent_columns(headers)?,
+        };
         let Some(open) = &mut self.open else {
             return Err(Finding::Stop(DecodeStop::Unfit("a column has no builder".to_owned())));
         };
         let added = open.add(span.offset, datum);
         match added.map_err(|error: ValueError| Finding::Dead(error.reason().to_owned()))? {
-            Added::Row => key.map_or(Ok(()), |key| self.note_key(key)),
+            Added::Row => {
+                if let Some(partial) = partial {
+                    let record = dead_letter(consumed, span, String::new());
+                    let row = open.rows() - 1;
+                    open.note_partial(PartialRow { row, record, ..partial });
+                }
+                key.map_or(Ok(()), |key| self.note_key(key))
+            }
             // A truncate has no key, whatever the table's is.
             Added::Truncate => {
                 self.seal(buffer).map_err(Finding::Stop)?;
@@ -192,6 +214,28 @@ impl TableDecoder {
                 Ok(())
             }
         }
+    }
+
+    /// What the headers tell of a row that lacks columns; which row and record it is, the caller knows.
+    fn absent_columns(&self, bytes: &[u8]) -> Result<Option<PartialRow>, Finding> {
+        let (mut absent, mut old_key, mut before_snapshot) = (None, None, false);
+        for header in headers::iter(bytes) {
+            let (name, value) = header.map_err(|error| Finding::Dead(error.to_string()))?;
+            match name {
+                AFTER_ABSENT => absent = Some(value.to_vec()),
+                OLD_KEY => {
+                    let (fingerprint, datum) = read_reference(value)?;
+                    let reader = self.key_readers.get(&fingerprint);
+                    let hash = reader.ok_or_else(|| missing(fingerprint))?.hash(datum);
+                    let hash = hash.ok_or(Finding::Dead("its old key can't be read".into()))?;
+                    old_key = Some(hash);
+                }
+                BEFORE_SNAPSHOT => before_snapshot = true,
+                _ => {}
+            }
+        }
+        let record = DeadLetter::default();
+        Ok(absent.map(|absent| PartialRow { row: 0, absent, old_key, before_snapshot, record }))
     }
 
     /// The record's key columns, when they are named by another schema than the last record's.

@@ -28,7 +28,7 @@ use crate::{
         table::DATE_COLUMN,
     },
     error::SinkError,
-    flow::{ChangeBatch, Operation, RowBatch},
+    flow::{ChangeBatch, DeadLetter, Operation, RowBatch},
     schema_evolution::conform,
 };
 
@@ -39,6 +39,7 @@ pub const CHANGED_AT_COLUMN: &str = "_changed_at";
 /// Rises with each change of a key: the record's offset, and above 48 bits its partition.
 pub const SEQUENCE_COLUMN: &str = "_seq";
 
+const LACKS_COLUMNS: &str = "it lacks columns, and a history table needs whole rows: set binlog_row_image = 'FULL' at the source";
 const PARTITION_SHIFT: u32 = 48;
 const DAY_US: i64 = 86_400_000_000;
 /// 9999-12-31, the last day that every engine can write.
@@ -119,22 +120,32 @@ impl HistoryTable {
     }
 }
 
-/// Writes a batch's rows, one file per day.
+/// Files that were written, and records that could not be rows of them.
+#[derive(Debug)]
+pub struct StagedHistory {
+    /// One file per day.
+    pub files: Vec<StagedFile>,
+    /// Records that lack columns.
+    pub lost: Vec<DeadLetter>,
+}
+
+/// Writes a batch's rows, one file per day. A version of a row is whole or none: there is no finding the one before it
+/// among all that were ever written.
 pub fn stage(
     folder: &Path,
     schema: &SchemaRef,
     changes: &[ChangeBatch],
-) -> Result<Vec<StagedFile>, SinkError> {
+) -> Result<StagedHistory, SinkError> {
     let unfit = |error: ArrowError| SinkError::Delta {
         place: folder.display().to_string(),
         reason: error.to_string(),
     };
-    let mut batches = Vec::new();
+    let (mut batches, mut lost) = (Vec::new(), Vec::new());
     let mut days = BTreeSet::new();
     for change in changes {
         let ChangeBatch::Rows(batch) = change else { continue };
         let rows = extended(batch).and_then(|rows| conform(&rows, schema)).map_err(unfit)?;
-        let days_here: Vec<Option<i64>> = batch
+        let mut days_here: Vec<Option<i64>> = batch
             .operations
             .iter()
             .zip(&batch.changed_at_us)
@@ -143,10 +154,19 @@ pub fn stage(
                     .then(|| changed_at.div_euclid(DAY_US).clamp(0, LAST_DAY))
             })
             .collect();
+        for partial in &batch.partial {
+            if let Some(day) = days_here.get_mut(partial.row) {
+                *day = None;
+            }
+            if !partial.before_snapshot {
+                let reason = LACKS_COLUMNS.to_owned();
+                lost.push(DeadLetter { reason, ..partial.record.clone() });
+            }
+        }
         days.extend(days_here.iter().flatten());
         batches.push((rows, days_here));
     }
-    let mut staged = Vec::new();
+    let mut files = Vec::new();
     for day in days {
         let mut writer = DataFileWriter::create(folder, schema, Some(&date_text(day)))?;
         for (rows, days_here) in &batches {
@@ -157,9 +177,9 @@ pub fn stage(
                 _ => writer.write(&filter_record_batch(rows, &of_day).map_err(unfit)?)?,
             }
         }
-        staged.extend(writer.finish()?);
+        files.extend(writer.finish()?);
     }
-    Ok(staged)
+    Ok(StagedHistory { files, lost })
 }
 
 /// Writes the rows of small files of one day into one.

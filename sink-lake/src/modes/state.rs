@@ -3,20 +3,25 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use arrow::{array::RecordBatch, compute::interleave_record_batch, datatypes::SchemaRef};
+use arrow::{
+    array::RecordBatch, compute::interleave_record_batch, datatypes::SchemaRef, error::ArrowError,
+};
+use hashbrown::HashSet;
 
 use crate::{
-    collapse::{KeyChange, RowPlace, collapse},
+    collapse::{Collapsed, KeyChange, RowPlace, collapse},
     delta::{
         copy_on_write::{ChangesByKey, Rewrite, rewrite},
         data_file::{
             DataFile, DataFileWriter, SMALL_BYTES, SMALL_FILES_MAX, StagedFile, TARGET_BYTES,
+            open_columns,
         },
     },
     error::SinkError,
-    flow::ChangeBatch,
-    key_hash::{KeyHash, key_hashes},
+    flow::{ChangeBatch, DeadLetter},
+    key_hash::{KeyHash, KeyHashBuilder, key_hashes},
     key_index::{KeyIndex, SlotId, Slots, rebuild},
+    partial_rows::{Completed, FoundRows, complete, wanted_keys},
     schema_evolution::conform,
 };
 
@@ -39,6 +44,7 @@ pub struct StagedState {
     inserted: Vec<KeyHash>,
     inserted_output: usize,
     deleted: Vec<KeyHash>,
+    lost: Vec<DeadLetter>,
 }
 
 #[derive(Debug)]
@@ -100,13 +106,26 @@ impl StateTable {
                 sources.push(rows);
             }
         }
-        let located = self.locate(changes, &hashes);
+        let mut completed = Completed::default();
+        let wanted = wanted_keys(changes, &hashes);
+        let mut collapsed = if wanted.is_empty() {
+            collapse(changes, &hashes, &completed.lost)
+        } else {
+            let found = self.find(folder, schema, key, &wanted)?;
+            completed = complete(changes, &hashes, &sources, &found, schema);
+            sources.extend(found.batches);
+            collapse(changes, &hashes, &completed.lost)
+        };
+        use_whole_rows(&mut collapsed, &completed, &mut sources, schema)
+            .map_err(|error| unfit(error.to_string()))?;
+        let located = self.locate(collapsed);
         drop(hashes);
         let plan = self.plan(&located);
         let mut staged = StagedState {
             truncated: located.truncated,
             deleted: located.deleted,
             inserted_output: plan.inserts_in,
+            lost: completed.letters,
             ..StagedState::default()
         };
         if located.truncated {
@@ -158,8 +177,61 @@ impl StateTable {
         }
     }
 
-    fn locate(&self, changes: &[ChangeBatch], hashes: &[Vec<KeyHash>]) -> Located {
-        let collapsed = collapse(changes, hashes);
+    /// Reads the rows of these keys.
+    fn find(
+        &self,
+        folder: &Path,
+        schema: &SchemaRef,
+        key: &[String],
+        wanted: &HashSet<KeyHash, KeyHashBuilder>,
+    ) -> Result<FoundRows, SinkError> {
+        let mut found = FoundRows::default();
+        let mut slots: Vec<SlotId> = wanted
+            .iter()
+            .filter_map(|&hash| self.index.get(hash))
+            .map(|slot| self.slots.resolve(slot))
+            .collect();
+        let expected = slots.len();
+        slots.sort();
+        slots.dedup();
+        for slot in slots {
+            let Some(file) = self.slots.file(slot) else { continue };
+            let path = folder.join(&file.path);
+            let unfit = |reason: String| SinkError::Delta { place: file.path.clone(), reason };
+            for rows in open_columns(&path, None)? {
+                let rows = rows.and_then(|rows| conform(&rows, schema));
+                let rows = rows.map_err(|error| unfit(error.to_string()))?;
+                let hashes = key_hashes(&rows, key).map_err(unfit)?;
+                let mut places = Vec::new();
+                for (row, hash) in hashes.iter().enumerate() {
+                    if wanted.contains(hash) {
+                        let place = RowPlace {
+                            batch: found.batches.len() as u32,
+                            row: places.len() as u32,
+                        };
+                        found.places.insert(*hash, place);
+                        places.push((0, row));
+                    }
+                }
+                if !places.is_empty() {
+                    let rows = interleave_record_batch(&[&rows], &places);
+                    found.batches.push(rows.map_err(|error| unfit(error.to_string()))?);
+                }
+            }
+        }
+        if found.places.len() != expected {
+            return Err(SinkError::Delta {
+                place: folder.display().to_string(),
+                reason: format!(
+                    "the key index expects {expected} rows to complete others from and there are {}; it is rebuilt",
+                    found.places.len()
+                ),
+            });
+        }
+        Ok(found)
+    }
+
+    fn locate(&self, collapsed: Collapsed) -> Located {
         let mut located = Located { truncated: collapsed.truncated, ..Located::default() };
         for (hash, change) in collapsed.changes {
             let slot = if collapsed.truncated { None } else { self.index.get(hash) };
@@ -197,10 +269,39 @@ impl StagedState {
         self.outputs.iter().filter_map(|output| output.file.clone()).collect()
     }
 
+    /// Records whose rows can't be completed.
+    pub fn lost(&self) -> &[DeadLetter] {
+        &self.lost
+    }
+
     /// Files that the commit replaces.
     pub fn removes(&self) -> Vec<DataFile> {
         self.removes.clone()
     }
+}
+
+/// Puts completed rows, as a batch of their own, in the place of partial ones.
+fn use_whole_rows(
+    collapsed: &mut Collapsed,
+    completed: &Completed,
+    sources: &mut Vec<RecordBatch>,
+    schema: &SchemaRef,
+) -> Result<(), ArrowError> {
+    let batch = sources.len() as u32;
+    let mut places = Vec::new();
+    for (_, change) in &mut collapsed.changes {
+        if let KeyChange::Upsert(place) = change
+            && completed.has(*place)
+        {
+            places.push(*place);
+            *place = RowPlace { batch, row: places.len() as u32 - 1 };
+        }
+    }
+    if !places.is_empty() {
+        let rows = completed.rows(&places, sources, schema)?;
+        sources.push(rows);
+    }
+    Ok(())
 }
 
 /// Which files to write, each from the files of these slots.
@@ -268,5 +369,7 @@ fn write_inserts(
     Ok(())
 }
 
+#[cfg(test)]
+mod partial_tests;
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ use crate::{
         table::TableSpec,
     },
     error::SinkError,
-    flow::ChangeBatch,
+    flow::{ChangeBatch, DeadLetter},
     modes::{
         history,
         state::{StagedState, StateTable},
@@ -41,7 +41,7 @@ pub(super) enum Flushed {
 /// Files that wait for their commit, with what to remember afterwards.
 enum Staged {
     State(StagedState),
-    History(Vec<StagedFile>),
+    History(Vec<StagedFile>, Vec<DeadLetter>),
 }
 
 impl TableWorker {
@@ -84,6 +84,8 @@ impl TableWorker {
         self.buffer.changes = Arc::unwrap_or_clone(changes);
         let (mut open, staged) = written?;
         let staged = staged?;
+        // Before the commit: a record is rather noted twice than not at all.
+        self.set_apart(staged.lost()).await?;
         let request = CommitRequest {
             adds: staged.adds(),
             removes: staged.removes(),
@@ -232,24 +234,31 @@ impl Staged {
     fn adds(&self) -> Vec<StagedFile> {
         match self {
             Self::State(staged) => staged.adds(),
-            Self::History(staged) => staged.clone(),
+            Self::History(staged, _) => staged.clone(),
         }
     }
 
     fn removes(&self) -> Vec<crate::delta::data_file::DataFile> {
         match self {
             Self::State(staged) => staged.removes(),
-            Self::History(_) => Vec::new(),
+            Self::History(..) => Vec::new(),
+        }
+    }
+
+    fn lost(&self) -> &[DeadLetter] {
+        match self {
+            Self::State(staged) => staged.lost(),
+            Self::History(_, lost) => lost,
         }
     }
 
     fn apply(self, contents: &mut Contents) {
         match (self, contents) {
             (Self::State(staged), Contents::State(table)) => table.apply(staged),
-            (Self::History(staged), Contents::History(table)) => {
+            (Self::History(staged, _), Contents::History(table)) => {
                 table.add(staged.into_iter().map(|staged| staged.file));
             }
-            (Self::State(_), Contents::History(_)) | (Self::History(_), Contents::State(_)) => {}
+            (Self::State(_), Contents::History(_)) | (Self::History(..), Contents::State(_)) => {}
         }
     }
 }
@@ -267,7 +276,8 @@ async fn stage(
                 let table: &StateTable = table;
                 table.stage(folder, &schema, &open.table.key, &changes).map(Staged::State)
             }
-            Contents::History(_) => history::stage(folder, &schema, &changes).map(Staged::History),
+            Contents::History(_) => history::stage(folder, &schema, &changes)
+                .map(|staged| Staged::History(staged.files, staged.lost)),
         };
         (open, staged)
     })

@@ -33,6 +33,7 @@ fn batch(rows: &[(i64, Option<String>)]) -> ChangeBatch {
         operations: operations.collect(),
         offsets: (0..rows.len() as i64).collect(),
         changed_at_us: vec![0; rows.len()],
+        partial: Vec::new(),
         bytes: 0,
     })
 }
