@@ -72,6 +72,7 @@ impl Capture {
             }
             Statement::DropDatabase(database) => {
                 for table in self.tables.names_in(&database) {
+                    self.forget_defaults(&full_name(&table));
                     self.tables.history().drop_table(&full_name(&table), &self.place);
                     self.empty_table(&table, header)?;
                 }

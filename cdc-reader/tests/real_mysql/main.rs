@@ -8,6 +8,7 @@ mod debezium_records;
 mod debezium_schemas;
 mod dump;
 mod following;
+mod json_differences;
 mod login;
 mod mariadb;
 mod mariadb_columns;
