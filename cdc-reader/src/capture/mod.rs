@@ -204,6 +204,7 @@ pub fn run(
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "one at a time, taken at once")]
 enum Next {
     Input(Input),
     Tick,

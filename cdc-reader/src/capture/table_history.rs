@@ -1,5 +1,5 @@
 //! The tables' columns by name, for servers that do not send names with each table map (`binlog_row_metadata` is
-//! MINIMAL, or MariaDB's NO_LOG).
+//! MINIMAL).
 //!
 //! A table's entry begins with the definition that the server gives when the table is first seen, changes with each DDL
 //! of the stream, and is written to the compacted topic `<source>.__tables` in the log transaction that holds the

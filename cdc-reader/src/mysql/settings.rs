@@ -42,7 +42,8 @@ pub fn judge(name: &str, value: &str) -> Option<Requirement> {
         "binlog_row_metadata" => Requirement {
             expected: "FULL",
             finding: ensure_binlog_row_metadata(value),
-            required: false,
+            // MariaDB's NO_LOG leaves out even character sets, which no statement tells for certain.
+            required: value.eq_ignore_ascii_case("NO_LOG"),
         },
         "binlog_row_value_options" => {
             Requirement { expected: "empty or PARTIAL_JSON", finding: None, required: false }

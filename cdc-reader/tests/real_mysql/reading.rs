@@ -59,6 +59,8 @@ impl Reading {
         let (database, table) = table.split_once('.').expect("database.table");
         let topic = TableId::new(&self.config.name, database, table).topic();
         let Ok(mut reader) = open_reader(&self.log, PATIENCE) else { return Vec::new() };
+        // Before the schemas, which are there when their records are.
+        let changes = all(reader.as_mut(), &topic);
         let schemas: Vec<(u64, Schema)> = all(reader.as_mut(), &schemas_topic(&self.config.name))
             .into_iter()
             .filter_map(|(key, value)| {
@@ -67,7 +69,7 @@ impl Reading {
                 Some((id, Schema::parse_str(&text).expect("a schema")))
             })
             .collect();
-        all(reader.as_mut(), &topic)
+        changes
             .into_iter()
             .filter_map(|(_, value)| value)
             .map(|value| {
