@@ -103,18 +103,19 @@ pub fn compare(
     report
 }
 
-/// The next two records of a topic. One of operation `t` that the other side does not have stands alone, so that what
-/// follows it is still compared.
+/// The next two records of a topic. One that empties the table or reads a row (`t`, `r`) and that the other side does
+/// not have stands alone, so that what follows it is still compared.
 #[expect(clippy::type_complexity, reason = "an iterator over references")]
 fn pair<'a>(
     ours: &mut Peekable<std::slice::Iter<'a, &'a Record>>,
     theirs: &mut Peekable<std::slice::Iter<'a, &'a Record>>,
 ) -> Option<(Option<&'a Record>, Option<&'a Record>)> {
-    let empties =
-        |record: Option<&&&Record>| record.and_then(|record| operation(record)) == Some('t');
-    match (empties(ours.peek()), empties(theirs.peek())) {
-        (true, false) => Some((ours.next().copied(), None)),
-        (false, true) => Some((None, theirs.next().copied())),
+    let letter = |record: Option<&&&Record>| record.and_then(|record| operation(record));
+    let (our_letter, their_letter) = (letter(ours.peek()), letter(theirs.peek()));
+    let alone = |letter, other| matches!(letter, Some('t' | 'r')) && letter != other;
+    match (alone(our_letter, their_letter), alone(their_letter, our_letter)) {
+        (true, _) => Some((ours.next().copied(), None)),
+        (_, true) => Some((None, theirs.next().copied())),
         _ => match (ours.next(), theirs.next()) {
             (None, None) => None,
             (ours, theirs) => Some((ours.copied(), theirs.copied())),

@@ -14,6 +14,7 @@ pub struct Known {
 
 pub const KNOWN: &[Known] = &[
     Known { heading: "DROP TABLE", covers: drop_table },
+    Known { heading: "Tables that are read again", covers: read_again },
     Known { heading: "JSON in a snapshot", covers: json_in_snapshot },
     Known { heading: "Negative times in JSON", covers: negative_time_in_json },
     Known { heading: "TIMESTAMP in a snapshot", covers: timestamp_in_snapshot },
@@ -31,6 +32,17 @@ fn drop_table(difference: &Difference) -> bool {
     difference.part == Part::Record
         && difference.topic.ends_with(".moves.dropped")
         && difference.ours == b"t"
+        && difference.theirs.is_empty()
+}
+
+fn read_again(difference: &Difference) -> bool {
+    const RENAMED: [&str; 8] =
+        ["ghost", "new_name", "old_name", "old_shapes", "shapes", "shapes2", "swap_a", "swap_b"];
+    let table = difference.topic.rsplit('.').next().unwrap_or_default();
+    difference.part == Part::Record
+        && difference.topic.contains(".moves.")
+        && (RENAMED.contains(&table) || table == "of_parts")
+        && (difference.ours == b"t" || difference.ours == b"r")
         && difference.theirs.is_empty()
 }
 
