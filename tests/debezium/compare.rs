@@ -103,13 +103,14 @@ pub fn compare(
     report
 }
 
+/// What is left of a topic's records.
+type Rest<'a> = Peekable<std::slice::Iter<'a, &'a Record>>;
+/// Ours and theirs.
+type Pair<'a> = (Option<&'a Record>, Option<&'a Record>);
+
 /// The next two records of a topic. One that empties the table or reads a row (`t`, `r`) and that the other side does
 /// not have stands alone, so that what follows it is still compared.
-#[expect(clippy::type_complexity, reason = "an iterator over references")]
-fn pair<'a>(
-    ours: &mut Peekable<std::slice::Iter<'a, &'a Record>>,
-    theirs: &mut Peekable<std::slice::Iter<'a, &'a Record>>,
-) -> Option<(Option<&'a Record>, Option<&'a Record>)> {
+fn pair<'a>(ours: &mut Rest<'a>, theirs: &mut Rest<'a>) -> Option<Pair<'a>> {
     let letter = |record: Option<&&&Record>| record.and_then(|record| operation(record));
     let (our_letter, their_letter) = (letter(ours.peek()), letter(theirs.peek()));
     let alone = |letter, other| matches!(letter, Some('t' | 'r')) && letter != other;

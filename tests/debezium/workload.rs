@@ -170,7 +170,7 @@ fn random_changes(session: &mut Session, seed: u64, transactions: usize) {
     let mut random = Rng::with_seed(seed);
     session.exec("use shop");
     for _ in 0..transactions {
-        let wrapped = random.u8(..) % 3 == 0;
+        let wrapped = random.u8(..).is_multiple_of(3);
         if wrapped {
             session.exec("begin");
         }
@@ -183,11 +183,11 @@ fn random_changes(session: &mut Session, seed: u64, transactions: usize) {
             let _ = session.try_exec(&statement);
         }
         if wrapped {
-            if random.u8(..) % 5 == 0 {
+            if random.u8(..).is_multiple_of(5) {
                 // The savepoint is not there when the transaction had one statement.
                 let _ = session.try_exec("rollback to savepoint middle");
             }
-            session.exec(if random.u8(..) % 8 == 0 { "rollback" } else { "commit" });
+            session.exec(if random.u8(..).is_multiple_of(8) { "rollback" } else { "commit" });
         }
     }
 }
