@@ -127,7 +127,7 @@ fn orders_map() -> Vec<u8> {
 
 /// A row image. Every seventh has NULLs where they can be.
 fn push_image(image: &mut Vec<u8>, number: u64) {
-    let with_nulls = number % 7 == 0;
+    let with_nulls = number.is_multiple_of(7);
     image.extend_from_slice(if with_nulls { &[0b1111_0100, 0b1111] } else { &[0, 0] });
     image.extend_from_slice(&number.to_le_bytes());
     image.extend_from_slice(&((number % 100_000) as u32).to_le_bytes());
@@ -137,7 +137,7 @@ fn push_image(image: &mut Vec<u8>, number: u64) {
     // DECIMAL(12,2): a group of 1 digit in 1 byte, one of 9 in 4, 2 fraction digits in 1; negative ones inverted.
     let price =
         [0x80 | (number % 10) as u8, 0, 0, (number >> 8) as u8, number as u8, (number % 100) as u8];
-    let inverted = if number % 3 == 0 { 0xff } else { 0 };
+    let inverted = if number.is_multiple_of(3) { 0xff } else { 0 };
     image.extend(price.map(|byte| byte ^ inverted));
     if with_nulls {
         return;

@@ -155,9 +155,7 @@ fn read_all(reader: &mut dyn LogReader, topic: &str) -> Vec<Record> {
                 value: batch.value(span).map(<[u8]>::to_vec),
                 headers: headers::iter(batch.headers(span))
                     .map(|header| header.expect("headers"))
-                    .map(|(name, value)| {
-                        (String::from_utf8_lossy(name).into(), value.into())
-                    })
+                    .map(|(name, value)| (String::from_utf8_lossy(name).into(), value.into()))
                     .collect(),
             });
         }

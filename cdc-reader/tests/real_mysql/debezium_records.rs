@@ -20,6 +20,9 @@ use super::server::{Database, block_on, shared};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A record's framed key, framed value, and headers.
+type RawRecord = (Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>);
+
 /// A reader of one database into an embedded log.
 struct Source {
     config: SourceConfig,
@@ -87,7 +90,7 @@ impl Source {
         records
     }
 
-    fn raw(&self, topic: &str) -> Vec<(Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>)> {
+    fn raw(&self, topic: &str) -> Vec<RawRecord> {
         let mut reader = open_reader(&self.log, PATIENCE).expect("a reader");
         let (first, end) = reader.bounds(topic, 0).expect("bounds");
         reader.assign(topic, 0, first).expect("assign");
@@ -106,7 +109,7 @@ impl Source {
 
     fn schemas(&self) -> HashMap<u64, Schema> {
         let texts = self.raw(&schemas_topic(&self.config.name));
-        let schema = |(key, value, _): (Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>)| {
+        let schema = |(key, value, _): RawRecord| {
             let key = u64::from_le_bytes(key?.try_into().ok()?);
             let text = String::from_utf8(value?).ok()?;
             Some((key, Schema::parse_str(&text).expect("parses")))

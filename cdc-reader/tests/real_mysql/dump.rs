@@ -279,7 +279,8 @@ fn cut_connection_ends_in_a_retry_and_loses_nothing() {
             let mut config = plain(running.config("root", &[]));
             config.url = config.url.replace(&running.port.to_string(), &port.to_string());
             let following = Following::start(&config, DumpStart::Gtid(done.clone()));
-            let (events, error) = following.to_end_or(|event| holds(event, "the end of cut")).await;
+            let (events, error) =
+                following.until_end_or(|event| holds(event, "the end of cut")).await;
             let is_last = error.is_none();
             if let Some(error) = error {
                 assert!(matches!(error, ReaderError::Transient { .. }), "{error:?}");
@@ -323,7 +324,7 @@ fn flipped_bit_is_found_by_the_checksum() {
             let mut config = plain(running.config("root", &[]));
             config.url = config.url.replace(&running.port.to_string(), &port.to_string());
             let (events, ended) =
-                Following::start(&config, DumpStart::Gtid(before.clone())).to_end().await;
+                Following::start(&config, DumpStart::Gtid(before.clone())).until_end().await;
             let error = ended.expect_err("damaged");
             assert!(matches!(error, ReaderError::Transient { .. }), "{error:?}");
             assert!(error.to_string().contains("arrived damaged"), "{error}");
@@ -347,7 +348,7 @@ fn silent_network_and_shutdown_are_noticed() {
         let began = Instant::now();
         stopped.stop().await;
         assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
-        let (_, ended) = stalled.to_end().await;
+        let (_, ended) = stalled.until_end().await;
         let error = ended.expect_err("silent");
         assert!(matches!(error, ReaderError::Transient { .. }), "{error:?}");
         assert!(error.to_string().contains("went silent"), "{error}");
@@ -366,7 +367,7 @@ fn what_the_server_refuses_is_said() {
         first.until(|event| event.kind == kind::HEARTBEAT).await;
         let mut second = Following::start_as(&config, DumpStart::Gtid(before.clone()), 4711);
         second.until(|event| event.kind == kind::HEARTBEAT).await;
-        let (_, ended) = first.to_end().await;
+        let (_, ended) = first.until_end().await;
         let error = ended.expect_err("is replaced");
         assert!(matches!(error, ReaderError::Transient { .. }), "{error:?}");
         second.stop().await;
@@ -376,16 +377,16 @@ fn what_the_server_refuses_is_said() {
         let file: Option<(String, u64, String)> =
             connection.query("SHOW BINARY LOGS").await.expect("answers").pop();
         run(&mut connection, &format!("PURGE BINARY LOGS TO '{}'", file.expect("a file").0)).await;
-        let (_, ended) = Following::start(&config, DumpStart::Gtid(before)).to_end().await;
+        let (_, ended) = Following::start(&config, DumpStart::Gtid(before)).until_end().await;
         let error = ended.expect_err("is gone");
         assert!(matches!(error, ReaderError::PositionLost(_)), "{error:?}");
         let place = BinlogPlace { file: "binlog.999999".into(), offset: 4 };
-        let (_, ended) = Following::start(&config, DumpStart::Place(place)).to_end().await;
+        let (_, ended) = Following::start(&config, DumpStart::Place(place)).until_end().await;
         assert!(matches!(ended, Err(ReaderError::PositionLost(_))), "{ended:?}");
         run(&mut connection, "CREATE USER nobody IDENTIFIED BY ''").await;
         let nobody = running.config("nobody", &[]);
         let (_, ended) =
-            Following::start(&nobody, DumpStart::Place(BinlogPlace::default())).to_end().await;
+            Following::start(&nobody, DumpStart::Place(BinlogPlace::default())).until_end().await;
         assert!(matches!(ended, Err(ReaderError::Query { .. })), "{ended:?}");
     });
 }

@@ -99,7 +99,7 @@ impl Following {
     }
 
     /// Events until the stream ends by itself, and why.
-    pub async fn to_end(mut self) -> (Vec<Taken>, Result<(), ReaderError>) {
+    pub async fn until_end(mut self) -> (Vec<Taken>, Result<(), ReaderError>) {
         let mut taken = Vec::new();
         while let Some(events) = self.chunk().await {
             taken.extend(events);
@@ -109,7 +109,7 @@ impl Following {
     }
 
     /// Events until the stream ends by itself, and why, or until the first that `last` knows.
-    pub async fn to_end_or(
+    pub async fn until_end_or(
         mut self,
         last: impl Fn(&Taken) -> bool,
     ) -> (Vec<Taken>, Option<ReaderError>) {

@@ -29,7 +29,7 @@ async fn dumps(config: &SourceConfig) -> Result<(), ReaderError> {
             following.stop().await;
             Ok(())
         }
-        None => following.to_end().await.1,
+        None => following.until_end().await.1,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use apache_avro::{Schema, from_avro_datum, types::Value};
+use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use cdc_reader::{ReaderError, ReaderMetrics, SourceConfig};
 use change_log::{LogConfig, LogReader, open_reader};
 use mysql_async::prelude::Queryable;
@@ -79,7 +79,8 @@ impl Reading {
                     panic!("no fingerprint");
                 };
                 let (_, schema) = schemas.iter().find(|(known, _)| *known == id).expect("known");
-                record_text(from_avro_datum(schema, &mut datum, None).expect("decodes"))
+                let decoder = GenericDatumReader::builder(schema).build().expect("a decoder");
+                record_text(decoder.read_value(&mut datum).expect("decodes"))
             })
             .collect()
     }
