@@ -2,8 +2,8 @@
 #![no_main]
 
 use cdc_reader::encode::json::write_document;
-use schemas::json_text::JsonForm;
 use libfuzzer_sys::fuzz_target;
+use schemas::json_text::JsonForm;
 
 fuzz_target!(|document: &[u8]| {
     let mut text = Vec::new();

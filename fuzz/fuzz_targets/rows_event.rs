@@ -43,7 +43,13 @@ fuzz_target!(|input: &[u8]| {
         thread: 7,
     };
     parts.fill(&block, 1_795_370_627_697_625);
-    let context = RowsContext { plan: &plan, topic: TopicHandle(0), timestamp_ms: 0, skip_rows: 0, headers: &[] };
+    let context = RowsContext {
+        plan: &plan,
+        topic: TopicHandle(0),
+        timestamp_ms: 0,
+        skip_rows: 0,
+        headers: &[],
+    };
     let (mut scratch, mut batch) = (RowScratch::default(), EncodedBatch::default());
     let mut keys = 0;
     let event_kind = event_kind & 0x7f;
