@@ -37,11 +37,19 @@ pub(super) struct Transaction {
     pub(super) rows_seen: u64,
     /// How many rows at its start are in the log already.
     pub(super) rows_to_skip_at_start: u64,
-    pub(super) touched: Vec<usize>,
+    /// The tables of those rows.
+    pub(super) touched: Vec<Touched>,
     /// Whether a part of it is in the log.
     pub(super) partly_logged: bool,
     /// `None` until it has begun for the readers of transaction metadata.
     pub(super) metadata: Option<OpenMetadata>,
+}
+
+/// How many of a transaction's rows are a table's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Touched {
+    pub(super) table: usize,
+    rows: u64,
 }
 
 /// Where an event of the transaction stands.
@@ -70,6 +78,24 @@ impl Transaction {
             file: event.file,
             offset: event.offset,
             thread: self.thread,
+        }
+    }
+
+    /// Counts rows of a table.
+    fn count(&mut self, table: usize, rows: u64) {
+        self.rows_seen += rows;
+        match self.touched.iter_mut().find(|touched| touched.table == table) {
+            Some(touched) => touched.rows += rows,
+            None => self.touched.push(Touched { table, rows }),
+        }
+    }
+
+    /// The table is stopped, and so its rows are not counted when the transaction is read again. Counted on, they would
+    /// have as many rows of other tables passed over then.
+    fn leave_out(&mut self, table: usize) {
+        if let Some(touched) = self.touched.iter_mut().find(|touched| touched.table == table) {
+            self.rows_seen -= std::mem::take(&mut touched.rows);
+            self.rows_to_skip_at_start = 0;
         }
     }
 
@@ -283,9 +309,6 @@ impl Capture {
         }
         self.begin_metadata(began_at);
         let Some(transaction) = &mut self.transaction else { return Ok(()) };
-        if !transaction.touched.contains(&index) {
-            transaction.touched.push(index);
-        }
         let event =
             EventPlace { file: &self.place.file, offset: began_at, server_id: header.server_id };
         let block = transaction.source_block(&plan.schemas.schema.id, event);
@@ -320,7 +343,7 @@ impl Capture {
         );
         match encoded {
             Ok(rows) => {
-                transaction.rows_seen += rows;
+                transaction.count(index, rows);
                 if let Some(metadata) = &mut transaction.metadata {
                     metadata.after_event(index, &self.parts);
                 }
@@ -363,6 +386,10 @@ impl Capture {
         self.metrics.stopped_tables.set(self.position.stopped.len() as i64);
         self.keyless.forget(table);
         self.moved = true;
+        if let Some((transaction, index)) = self.transaction.as_mut().zip(self.tables.index(table))
+        {
+            transaction.leave_out(index);
+        }
     }
 
     fn rotate(&mut self, mut body: &[u8]) -> Result<(), ReaderError> {
@@ -397,4 +424,51 @@ fn start_of_event(before: &BinlogPlace, header: &EventHeader) -> u64 {
         return before.offset;
     }
     unwrap_offset(before.offset, header.next_offset).saturating_sub(u64::from(header.size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transaction(rows_to_skip_at_start: u64) -> Transaction {
+        Transaction {
+            start: TransactionStart::default(),
+            gtid: String::new(),
+            began_at: BinlogPlace::default(),
+            thread: 0,
+            xa: None,
+            decides: None,
+            again: false,
+            grouped: false,
+            rows_seen: 0,
+            rows_to_skip_at_start,
+            touched: Vec::new(),
+            partly_logged: false,
+            metadata: None,
+        }
+    }
+
+    #[test]
+    fn rows_of_a_stopped_table_are_not_those_to_pass_over_when_read_again() {
+        let mut first = transaction(0);
+        first.count(0, 500);
+        first.count(1, 700);
+        first.count(0, 30);
+        first.leave_out(1);
+        assert_eq!(first.rows_seen, 530);
+        // Read again, the stopped table's rows are not seen: what is passed over is exactly the other table's.
+        let mut again = transaction(first.rows_seen);
+        again.count(0, 500);
+        assert_eq!(again.rows_to_skip_at_start - again.rows_seen, 30);
+    }
+
+    #[test]
+    fn a_table_that_stops_after_what_is_passed_over_lets_nothing_more_be_passed_over() {
+        let mut again = transaction(100);
+        again.count(0, 60);
+        again.count(1, 90);
+        again.leave_out(0);
+        assert_eq!(again.rows_to_skip_at_start.saturating_sub(again.rows_seen), 0);
+        assert_eq!(again.rows_seen, 90);
+    }
 }

@@ -132,8 +132,8 @@ impl Capture {
 
     fn stop_rolled_back(&mut self) {
         let touched = self.transaction.as_ref().map(|t| t.touched.clone()).unwrap_or_default();
-        for index in touched {
-            let name = self.tables.name(index);
+        for touched in touched {
+            let name = self.tables.name(touched.table);
             self.stop_table(
                 &name,
                 "a transaction that was rolled back, whole or to a savepoint, and that also changed a non-transactional table is in the binlog; \
