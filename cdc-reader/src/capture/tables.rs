@@ -23,6 +23,7 @@ use crate::{
     },
     encode::plan::{EncodePlan, SchemaText, TableSchemas},
     error::ReaderError,
+    mysql::catalog,
     table_filter::TableFilter,
 };
 
@@ -181,6 +182,12 @@ impl Tables {
     fn plan(&mut self, body: &[u8], name: &str) -> Result<EncodePlan, String> {
         let mut map = table_map::parse_from(body, self.mariadb)
             .map_err(|error| format!("its table map cannot be read: {error}"))?;
+        let topic = TableId::new(&self.source, &map.database, &map.table).topic();
+        if let Some(other) = self.targets.iter().find(|target| {
+            target.name.as_ref() != name && target.schemas.schema.id.topic() == topic
+        }) {
+            return Err(catalog::topic_is_taken(&topic, &other.name));
+        }
         let unnamed = map.columns.iter().any(|column| column.name.is_empty());
         if unnamed {
             let id = TableId::new(&self.source, &map.database, &map.table);
@@ -256,6 +263,11 @@ impl Tables {
     /// Table ids are not used across files.
     pub(super) fn forget_maps(&mut self) {
         self.maps.clear();
+    }
+
+    /// The number of a table that the stream has shown.
+    pub(super) fn index(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
     }
 
     /// `database.table` of a table.

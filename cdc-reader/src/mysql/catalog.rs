@@ -190,6 +190,13 @@ async fn load_where(
     let mut catalog = Catalog::default();
     for (name, draft) in tables {
         let id = TableId::new(source, name.0, name.1);
+        let topic = id.topic();
+        let namesake = catalog.tables.iter().find(|table| table.schema.id.topic() == topic);
+        if let Some(namesake) = namesake.map(CatalogTable::name) {
+            let reason = topic_is_taken(&topic, &namesake);
+            catalog.unsupported.push((format!("{}.{}", id.database, id.table), reason));
+            continue;
+        }
         match draft.finish(id.clone()) {
             Ok(table) => catalog.tables.push(table),
             Err(reason) => {
@@ -198,6 +205,14 @@ async fn load_where(
         }
     }
     Ok(catalog)
+}
+
+/// Two names can differ in nothing but characters that a topic cannot have.
+pub(crate) fn topic_is_taken(topic: &str, other: &str) -> String {
+    format!(
+        "its topic {topic} is also that of {other}, because Kafka forbids the characters in which their names differ; \
+         rename one, or take one out with `!` in `tables`"
+    )
 }
 
 fn text(row: &Row, index: usize) -> String {

@@ -129,3 +129,16 @@ fn key_is_found_and_members_are_unescaped() {
         assert!(catalog.tables.iter().all(|table| table.schema.id.table != "no_table"));
     });
 }
+
+#[test]
+fn two_names_for_one_topic_are_told_and_only_one_is_captured() {
+    block_on(async {
+        let mut db = shared().database().await;
+        db.run("CREATE TABLE `주문` (a INT PRIMARY KEY);\nCREATE TABLE `고객` (a INT PRIMARY KEY)")
+            .await;
+        let catalog = db.catalog().await;
+        assert_eq!(catalog.tables.len(), 1);
+        let (_, reason) = &catalog.unsupported[0];
+        assert!(reason.contains("is also that of") && reason.contains("rename one"), "{reason}");
+    });
+}
