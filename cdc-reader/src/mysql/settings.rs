@@ -132,12 +132,18 @@ pub fn ensure_row_is_known(kind: Kind, row_image: &str, value_options: &str) -> 
 
 /// Names and members of columns should come with the change. Without them they are followed through every DDL.
 pub fn ensure_binlog_row_metadata(value: &str) -> Option<String> {
-    (!value.eq_ignore_ascii_case("FULL")).then(|| {
-        format!(
-            "binlog_row_metadata is {value}, so columns are named by the definitions that are followed from DDL to DDL, and \
-             a table whose definition is not certain stops; better: SET PERSIST binlog_row_metadata = 'FULL'"
-        )
-    })
+    if value.eq_ignore_ascii_case("FULL") {
+        return None;
+    }
+    let so = if value.eq_ignore_ascii_case("NO_LOG") {
+        "the binlog tells neither names nor character sets nor signs of columns; it must be MINIMAL or FULL"
+    } else {
+        "columns are named by the definitions that are followed from DDL to DDL, and a table whose definition is not \
+         certain stops; better"
+    };
+    Some(format!(
+        "binlog_row_metadata is {value}, so {so}: SET PERSIST binlog_row_metadata = 'FULL'"
+    ))
 }
 
 /// A position that holds on every server of a replication group needs GTIDs.

@@ -225,8 +225,9 @@ fn settings_are_judged_in_mariadbs_words() {
         assert_eq!(ready.findings(), Vec::<String>::new());
         let findings =
             check(&server.config("root", &["*.*"])).await.expect("is checked").findings();
-        assert_eq!(findings.len(), 2, "metadata is a warning: {findings:?}");
+        assert_eq!(findings.len(), 3, "{findings:?}");
         assert!(findings[0].contains("SET GLOBAL binlog_format = 'ROW'"), "{findings:?}");
+        assert!(findings[1].contains("it must be MINIMAL or FULL"), "{findings:?}");
         assert!(findings.iter().all(|finding| !finding.contains("PERSIST")), "{findings:?}");
         let mut db = shared().database().await;
         db.run("CREATE TABLE t (a INT PRIMARY KEY);\nCREATE USER bare@'%'").await;
