@@ -33,7 +33,8 @@ impl Capture {
                 return Ok(());
             }
         }
-        if !self.position.stopped.contains_key(&table) {
+        // The chunk that ends a table which is gone has no shape.
+        if !chunk.rows.is_empty() && !self.position.stopped.contains_key(&table) {
             let again = self.position.snapshots.get(&table).is_some_and(|progress| progress.again);
             self.append_rows(&chunk, again)?;
             self.append_held_updates(&chunk)?;

@@ -11,6 +11,7 @@ use schemas::{
     avro_schema::AvroOptions,
     position::{BinlogPlace, TableSnapshot},
     table_id::TableId,
+    table_schema::TableSchema,
 };
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -182,6 +183,12 @@ impl SnapshotReader {
         let (name, source) = (id.to_string(), self.config.name.clone());
         let mut pause = PAUSE_MIN;
         loop {
+            // First, so that a table which is there again after the server was asked is not taken for one that is gone.
+            match self.ask(format!("{}.{}", id.database, id.table)).await {
+                Ok(_) => {}
+                Err(ChunkFailure::Closed) => return Err(Failure::Closed),
+                Err(_) => continue,
+            }
             let loaded = match self.link().await {
                 Ok(link) => {
                     catalog::load_one(&mut link.connection, &link.server, &source, id).await
@@ -190,10 +197,14 @@ impl SnapshotReader {
             };
             match loaded {
                 Ok(Some(table)) => return self.read_table(table, TableSnapshot::default()).await,
-                Ok(None) => {
-                    info!(table = name, "table is gone, none of its rows are to be read");
-                    return Ok(());
-                }
+                Ok(None) => match self.end_gone(id).await {
+                    Ok(()) => {
+                        info!(table = name, "table is gone, none of its rows are to be read");
+                        return Ok(());
+                    }
+                    Err(ChunkFailure::Closed) => return Err(Failure::Closed),
+                    Err(_) => continue,
+                },
                 // The stream stops the table with the same finding.
                 Err(ReaderError::Query { reason, .. }) => {
                     error!(table = name, reason, "rows of table are not read");
@@ -207,6 +218,27 @@ impl SnapshotReader {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// Ends the snapshot of a table that is not there.
+    async fn end_gone(&mut self, id: &TableId) -> Result<(), ChunkFailure> {
+        let (committed, answer) = oneshot::channel();
+        let schema = TableSchema { id: id.clone(), columns: Vec::new(), key: Vec::new() };
+        let chunk = SnapshotChunk {
+            schema: Arc::new(schema),
+            bytes: Vec::new(),
+            rows: Vec::new(),
+            high: BinlogPlace::default(),
+            last_key: None,
+            last: true,
+            rows_estimated: 0,
+            zero_dates: 0,
+            invalid_texts: 0,
+            keyless: None,
+            committed,
+        };
+        self.inbox.send(Input::Chunk(chunk)).await.map_err(|_| ChunkFailure::Closed)?;
+        answer.await.map_err(|_| self.dropped())
     }
 
     /// Steps 1 to 6 for one chunk; answers whether it was the last.
@@ -378,8 +410,12 @@ impl SnapshotReader {
         &mut self,
         table: &CatalogTable,
     ) -> Result<StreamState, ChunkFailure> {
+        self.ask(table.name()).await
+    }
+
+    async fn ask(&mut self, table: String) -> Result<StreamState, ChunkFailure> {
         let (reply, answer) = oneshot::channel();
-        let request = WindowRequest { table: table.name(), reply };
+        let request = WindowRequest { table, reply };
         self.inbox.send(Input::OpenWindow(request)).await.map_err(|_| ChunkFailure::Closed)?;
         answer.await.map_err(|_| self.dropped())
     }

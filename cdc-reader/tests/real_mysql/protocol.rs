@@ -7,7 +7,7 @@ use cdc_reader::{
     mysql::{catalog::CatalogTable, place::gtid_executed},
     snapshot,
 };
-use schemas::position::TableSnapshot;
+use schemas::{position::TableSnapshot, table_id::TableId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -179,5 +179,39 @@ fn table_without_a_key_is_one_chunk_from_one_view() {
         again.committed.send(()).expect("is awaited");
         assert!(played.chunk().await.is_none());
         played.run.await.expect("joins").expect("ends well");
+    });
+}
+
+/// Otherwise its window stays open, and the table is not read when it is there again.
+#[test]
+fn table_that_is_gone_when_it_is_to_be_read_is_told_to_the_stream() {
+    block_on(async {
+        let db = shared().database().await;
+        let id = TableId::new(&db.config.name, &db.name, "gone");
+        let (inbox, mut received) = mpsc::channel(4);
+        let (ask, asked) = mpsc::channel(1);
+        let run = tokio::spawn(snapshot::run_requested(
+            Arc::new(db.config.clone()),
+            asked,
+            inbox,
+            CancellationToken::new(),
+        ));
+        ask.send(id.clone()).await.expect("is awaited");
+        drop(ask);
+        for taken in [false, true] {
+            let Some(Input::OpenWindow(request)) = received.recv().await else {
+                panic!("a window is asked for first")
+            };
+            assert_eq!(request.table, format!("{}.gone", db.name));
+            request.reply.send(StreamState::default()).expect("is awaited");
+            let Some(Input::Chunk(end)) = received.recv().await else { panic!("the end is told") };
+            assert_eq!((sizes_and_end(&end), &end.schema.id), ((0, true), &id));
+            // Refused when the table's rows became others meanwhile: then the server is asked again.
+            if taken {
+                end.committed.send(()).expect("is awaited");
+            }
+        }
+        assert!(received.recv().await.is_none());
+        run.await.expect("joins").expect("ends well");
     });
 }
