@@ -437,6 +437,8 @@ fn rows(reader: &mut dyn LogReader, topic: &str) -> BTreeMap<i32, Row> {
 }
 
 fn read_rows(reader: &mut dyn LogReader, topic: &str) -> Option<BTreeMap<i32, Row>> {
+    // Before the schemas, which are there when their records are.
+    let changes = read_all(reader, topic)?;
     let schemas = read_all(reader, &schemas_topic("t"))?;
     let schemas: HashMap<u64, Schema> = schemas
         .into_iter()
@@ -447,7 +449,7 @@ fn read_rows(reader: &mut dyn LogReader, topic: &str) -> Option<BTreeMap<i32, Ro
         })
         .collect();
     let mut rows = BTreeMap::new();
-    for (_, value) in read_all(reader, topic)? {
+    for (_, value) in changes {
         let (reference, mut datum) = read_framing(&value).expect("framed");
         let SchemaReference::Fingerprint(fingerprint) = reference else { panic!("a registry id") };
         let schema = &schemas[&fingerprint];

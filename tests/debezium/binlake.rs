@@ -93,6 +93,8 @@ impl Binlake {
     }
 
     fn records(&mut self, topic: &str) -> Option<Vec<Record>> {
+        // Before the schemas, which are there when their records are.
+        let records = self.read_all(topic)?;
         let schemas: HashMap<u64, Arc<str>> = self
             .read_all(&schemas_topic(&self.source))?
             .into_iter()
@@ -110,7 +112,7 @@ impl Binlake {
                 (Some(datum.to_vec()), Some(schemas[&id].clone()))
             }
         };
-        let records = self.read_all(topic)?.into_iter().map(|Stored { key, value, headers }| {
+        let records = records.into_iter().map(|Stored { key, value, headers }| {
             let ((key, key_schema), (value, value_schema)) = (split(key), split(value));
             let topic = topic.to_owned();
             Record { topic, key, value, key_schema, value_schema, headers }

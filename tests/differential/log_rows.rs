@@ -44,6 +44,8 @@ impl Record {
 
 /// Reads a topic from its start.
 pub fn replay(reader: &mut dyn LogReader, source: &str, topic: &str) -> LogRows {
+    // Before the schemas, which are there when their records are.
+    let records = read_all(reader, topic);
     let schemas: HashMap<u64, Schema> = read_all(reader, &schemas_topic(source))
         .into_iter()
         .filter_map(|record| {
@@ -53,7 +55,7 @@ pub fn replay(reader: &mut dyn LogReader, source: &str, topic: &str) -> LogRows 
         })
         .collect();
     let mut rows = LogRows::default();
-    for record in read_all(reader, topic) {
+    for record in records {
         rows.take(&schemas, topic, record);
     }
     rows

@@ -118,6 +118,8 @@ impl Source {
     }
 
     fn records(&self, topic: &str) -> Vec<Record> {
+        // Before the schemas, which are there when their records are.
+        let raw = self.raw(topic);
         let schemas = self.schemas();
         let decode = |framed: Option<Vec<u8>>| -> Json {
             let Some(framed) = framed else { return Json::Null };
@@ -133,8 +135,7 @@ impl Source {
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
             (text(name), text(value))
         };
-        self.raw(topic)
-            .into_iter()
+        raw.into_iter()
             .map(|(key, value, encoded)| Record {
                 key: decode(key),
                 value: decode(value),
