@@ -19,8 +19,8 @@ use tracing::warn;
 use super::{
     chunk_plan::ChunkRange,
     chunk_read::{Overflow, ReadFailure, read_chunk},
-    reader::{ChunkEnd, ChunkFailure, Failure, Link, SnapshotReader, Walk, ensure_unchanged},
-    view::{self, run, see_all_of},
+    reader::{ChunkEnd, ChunkFailure, Failure, Link, SnapshotReader, Walk},
+    view::{self, of_unchanged, run, see_all_of},
 };
 use crate::{
     error::ReaderError,
@@ -89,7 +89,7 @@ impl SnapshotReader {
             view::View::Latest => take_view(link).await?,
         };
         let range = ChunkRange { after: None, rows: ROWS_MAX + 1 };
-        let mut read = read_chunk(
+        let read = read_chunk(
             &mut link.connection,
             &walk.table,
             range,
@@ -97,12 +97,14 @@ impl SnapshotReader {
             Overflow::Fail,
             &mut writer,
         )
-        .await?;
-        run(link, "COMMIT").await?;
+        .await;
+        if !matches!(read, Err(ReadFailure::TooLarge | ReadFailure::Driver(_))) {
+            run(link, "COMMIT").await?;
+        }
+        let mut read = of_unchanged(read, link, &source, &walk.table).await?;
         if !read.complete {
             return Err(ReadFailure::TooLarge.into());
         }
-        ensure_unchanged(link, &source, &walk.table).await?;
         read.last_key = None;
         let end = ChunkEnd {
             high: view.high,

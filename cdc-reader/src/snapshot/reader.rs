@@ -20,7 +20,7 @@ use super::{
     avro_row::RowWriter,
     chunk_plan::{ChunkRange, KeyText, is_key_of},
     chunk_read::{Overflow, ReadFailure, ReadRows, read_chunk},
-    view::see_all_of,
+    view::{of_unchanged, see_all_of},
 };
 use crate::{
     config::SourceConfig,
@@ -259,8 +259,8 @@ impl SnapshotReader {
         let connection = &mut link.connection;
         let read =
             read_chunk(connection, table, range, CHUNK_BYTES, Overflow::CutShort, &mut writer)
-                .await?;
-        ensure_unchanged(link, &source, table).await?;
+                .await;
+        let read = of_unchanged(read, link, &source, table).await?;
         let high = view.end(link).await?;
         if !read.rows.is_empty() {
             walk.row_bytes = (read.bytes.len() / read.rows.len()) as u64;
@@ -470,20 +470,6 @@ impl SnapshotReader {
     /// Gives the connection up, with whatever is still on its way.
     pub(super) fn drop_link(&mut self) {
         self.link = None;
-    }
-}
-
-/// Whether the table still is what the chunk was read as.
-pub(super) async fn ensure_unchanged(
-    link: &mut Link,
-    source: &str,
-    table: &CatalogTable,
-) -> Result<(), ChunkFailure> {
-    let id = &table.schema.id;
-    match catalog::load_one(&mut link.connection, &link.server, source, id).await {
-        Ok(Some(now)) if now == *table => Ok(()),
-        Ok(_) | Err(ReaderError::Query { .. }) => Err(ReadFailure::TableChanged.into()),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -6,12 +6,16 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use schemas::{gtid_set::GtidSet, mariadb_gtid::MariaDbPosition, position::BinlogPlace};
 
-use super::reader::Link;
+use super::{
+    chunk_read::{ReadFailure, ReadRows},
+    reader::{ChunkFailure, Link},
+};
 use crate::{
     binlog::consumed::Coordinates,
     error::ReaderError,
     flow::StreamState,
     mysql::{
+        catalog::{self, CatalogTable},
         connect::classify,
         place::{binlog_end, mariadb_gtid_at},
         visible::wait_until_visible,
@@ -135,4 +139,32 @@ fn not_committed(link: &Link) -> ReaderError {
 /// Runs a statement that answers no rows.
 pub(super) async fn run(link: &mut Link, statement: &str) -> Result<(), ReaderError> {
     link.connection.query_drop(statement).await.map_err(|error| classify(error, &link.server.place))
+}
+
+/// The rows, if the table still is what they were read as. A row that does not fit a table which was changed meanwhile is
+/// no bad row.
+pub(super) async fn of_unchanged(
+    read: Result<ReadRows, ReadFailure>,
+    link: &mut Link,
+    source: &str,
+    table: &CatalogTable,
+) -> Result<ReadRows, ChunkFailure> {
+    if matches!(read, Ok(_) | Err(ReadFailure::BadRow(_))) {
+        ensure_unchanged(link, source, table).await?;
+    }
+    Ok(read?)
+}
+
+/// Whether the table still is what the chunk was read as.
+async fn ensure_unchanged(
+    link: &mut Link,
+    source: &str,
+    table: &CatalogTable,
+) -> Result<(), ChunkFailure> {
+    let id = &table.schema.id;
+    match catalog::load_one(&mut link.connection, &link.server, source, id).await {
+        Ok(Some(now)) if now == *table => Ok(()),
+        Ok(_) | Err(ReaderError::Query { .. }) => Err(ReadFailure::TableChanged.into()),
+        Err(error) => Err(error.into()),
+    }
 }

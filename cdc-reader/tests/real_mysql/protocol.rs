@@ -144,6 +144,25 @@ fn ddl_between_chunks_is_followed() {
 }
 
 #[test]
+fn row_of_a_table_that_was_changed_meanwhile_is_no_bad_row() {
+    block_on(async {
+        let mut db = shared().database().await;
+        db.run("CREATE TABLE t (k INT PRIMARY KEY, v INT);\nCREATE TABLE n (v INT)").await;
+        let tables = db.catalog().await.tables;
+        db.run("ALTER TABLE t MODIFY v VARCHAR(9);\nINSERT INTO t VALUES (1,'a');\nALTER TABLE n MODIFY v VARCHAR(9);\nINSERT INTO n VALUES ('a')").await;
+        let mut played = Played::start(&mut db, tables, BTreeMap::new(), 1).await;
+        let mut read = Vec::new();
+        while let Some(chunk) = played.chunk().await {
+            read.extend(chunk.rows.iter().map(|_| chunk.schema.id.table.clone()));
+            chunk.committed.send(()).expect("is awaited");
+        }
+        read.sort();
+        assert_eq!(read, ["n", "t"]);
+        played.run.await.expect("joins").expect("ends well");
+    });
+}
+
+#[test]
 fn changed_order_of_the_key_begins_the_table_anew() {
     block_on(async {
         let mut db = shared().database().await;
