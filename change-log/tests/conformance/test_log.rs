@@ -9,6 +9,10 @@ use change_log::{
     Cleanup, Consumed, EncodedBatch, EncodedRecord, LogConfig, LogReader, LogWriter, TopicHandle,
     TopicSpec, headers, open_reader, open_writer,
 };
+use rdkafka::{
+    ClientConfig,
+    consumer::{BaseConsumer, Consumer},
+};
 use tempfile::TempDir;
 
 use crate::kafka_broker;
@@ -149,10 +153,10 @@ pub fn read_numbers(reader: &mut dyn LogReader, count: usize) -> Vec<u64> {
     found
 }
 
-/// Reads a topic from its first record to the end that the log reports now.
+/// Reads a topic from its first record to the end that the log reports once all is decided.
 pub fn read_all(log: &TestLog, topic: &str) -> Vec<Consumed> {
     let mut reader = log.reader();
-    let (first, end) = reader.bounds(topic, 0).expect("bounds");
+    let (first, end) = settled_bounds(log, &mut *reader, topic);
     reader.assign(topic, 0, first).expect("assign");
     let mut batches = Vec::new();
     let mut next_offset = first;
@@ -166,6 +170,33 @@ pub fn read_all(log: &TestLog, topic: &str) -> Vec<Consumed> {
         assert!(Instant::now() < deadline, "{topic} was not read to {end}, only to {next_offset}");
     }
     batches
+}
+
+/// The bounds once everything that was written is decided: a broker answers a commit before the partitions have its
+/// markers, and until then their stable end is before what was committed.
+fn settled_bounds(log: &TestLog, reader: &mut dyn LogReader, topic: &str) -> (i64, i64) {
+    let mut bounds = || reader.bounds(topic, 0).expect("bounds");
+    let LogConfig::Kafka { bootstrap_servers, .. } = &log.config else { return bounds() };
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap_servers)
+        .set("isolation.level", "read_uncommitted")
+        .create()
+        .expect("a consumer");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = bounds();
+        let (_, written) = consumer.fetch_watermarks(topic, 0, PATIENCE).expect("the end");
+        if found.1 == written {
+            return found;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{topic} ends at {} and is stable to {}",
+            written,
+            found.1
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// All numbers of a topic.
