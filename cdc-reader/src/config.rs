@@ -43,7 +43,10 @@ pub struct SourceConfig {
     /// leaves it on the server alone. Without it the reader never stands in for a replica.
     #[serde(default)]
     pub semi_sync: bool,
-    /// Rows of one snapshot chunk.
+    /// How many chunks are read at once, each on a connection of its own.
+    #[serde(default = "snapshot_readers")]
+    pub snapshot_readers: u32,
+    /// Rows of one snapshot chunk, at most; it is cut at 8 MB as well.
     #[serde(default = "snapshot_chunk_rows")]
     pub snapshot_chunk_rows: u32,
     /// Whether existing rows are read first. Without it only changes from now on are captured.
@@ -107,8 +110,12 @@ fn all_tables() -> Vec<String> {
     vec!["*.*".into()]
 }
 
+fn snapshot_readers() -> u32 {
+    2
+}
+
 fn snapshot_chunk_rows() -> u32 {
-    10_000
+    50_000
 }
 
 fn yes() -> bool {

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! binlog::dump   --Input::Events (<= 256 KB of raw events, 16 in flight)--> encode thread --EncodedBatch--> log writer
-//! snapshot       --Input::OpenWindow, Input::Chunk (1 chunk in flight per reader)--^
+//! snapshot       --Input::OpenWindow, Input::Chunk (several per table, bounded by bytes)--^
 //! ```
 
 use std::{ops::Range, sync::Arc};
 
-use schemas::{position::BinlogPlace, table_schema::TableSchema};
+use schemas::{
+    position::{BinlogPlace, DoneRange},
+    table_schema::TableSchema,
+};
 use tokio::sync::{mpsc, oneshot};
 
 /// What the encode thread receives.
@@ -16,21 +19,25 @@ pub enum Input {
     /// Whole binlog events, each its 4-byte little-endian length (header + body, without checksum), the 19-byte
     /// header, the body.
     Events(Vec<u8>),
-    /// A snapshot reader is about to read a chunk of this table.
+    /// A snapshot reader is about to read a chunk.
     OpenWindow(WindowRequest),
     /// The rows it read.
     Chunk(SnapshotChunk),
 }
 
-/// Asks the encode thread to remember, from now on, every key of the table that the stream changes (both the key
-/// before and the key after). A new request for the same table replaces the window that was open.
-/// A window is opened between transactions: a request that comes inside one is answered after its end. Otherwise the
+/// Asks the encode thread for leave to read a part of a table. From the start of the table's snapshot to its end the
+/// encode thread remembers every key of it that the stream changes (both the key before and the key after).
+/// It is answered between transactions: a request that comes inside one waits for its end. Otherwise the
 /// transaction's earlier rows would be neither remembered nor in the answer, and a SELECT that runs before the engine
 /// has committed it would bring back what they replaced.
 #[derive(Debug)]
 pub struct WindowRequest {
     /// `database.table`.
     pub table: String,
+    /// Names the chunk among those of the table; the same once more makes the earlier one void.
+    pub order: u64,
+    /// The walk begins at the first key again: what was read before is void.
+    pub restart: bool,
     /// Where the stream stands at that moment.
     pub reply: oneshot::Sender<StreamState>,
 }
@@ -42,8 +49,20 @@ pub struct StreamState {
     pub gtid_set: String,
     /// The place after the last one.
     pub place: BinlogPlace,
-    /// The table's rows became others since the last window: it is to be read from its start.
-    pub from_start: bool,
+    /// Which walk of the table this is. Another than the reader knows: the rows became others, or the walk was begun
+    /// again, and everything is to be read from the first key.
+    pub generation: u64,
+    /// The table is not to be read (any more): it was read, stopped, or given up.
+    pub unwanted: bool,
+}
+
+/// Which part of its table a chunk is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TablePart {
+    /// These keys.
+    Range(DoneRange),
+    /// Everything that is not in the log yet: a table without a key, or the end of a snapshot that is given up.
+    Rest,
 }
 
 /// Rows of one chunk as Avro data without framing, to be wrapped and emitted when the stream has reached `high`.
@@ -57,10 +76,12 @@ pub struct SnapshotChunk {
     pub rows: Vec<(Range<usize>, Range<usize>)>,
     /// The end of the binlog after the SELECT: every transaction that the SELECT can have seen lies before it.
     pub high: BinlogPlace,
-    /// The chunk's last key, to go on after.
-    pub last_key: Option<Vec<String>>,
-    /// Whether it is the table's last chunk.
-    pub last: bool,
+    /// As in the chunk's [`WindowRequest`].
+    pub order: u64,
+    /// Which rows these are.
+    pub part: TablePart,
+    /// As [`StreamState::generation`] said when the chunk was asked for.
+    pub generation: u64,
     /// The server's estimate of the table's rows.
     pub rows_estimated: u64,
     /// Zero or partly zero dates among the values, which became NULL (or the epoch where NULL is not possible).
@@ -70,8 +91,8 @@ pub struct SnapshotChunk {
     /// Set for the one chunk of a table without a key; see [`KeylessView`].
     pub keyless: Option<KeylessView>,
     /// Answered once the chunk is in a committed transaction of the log. Dropped without an answer when the chunk
-    /// was not taken (the stream was connected again, the window overflowed, a keyless view was not exact): the
-    /// snapshot reader then opens a new window and reads again.
+    /// was not taken (the stream was connected again, the walk was begun again, a keyless view was not exact): the
+    /// snapshot reader then asks anew and reads again.
     pub committed: oneshot::Sender<()>,
 }
 

@@ -124,6 +124,8 @@ async fn attempt(
     let start = dump_start(&server, &position)?;
     // One chunk is being taken and one is being filled beside those in flight.
     let (spent, back) = mpsc::channel(INBOX_CHUNKS + 2);
+    // Both the encode thread and the readers go by these numbers.
+    position.snapshots.values_mut().for_each(|table| drop(table.open_ranges()));
     let progress = position.snapshots.clone();
     let shapes: HashMap<_, _> =
         catalog.tables.iter().map(|table| (table.name(), table.schema.clone())).collect();
@@ -162,12 +164,14 @@ async fn attempt(
         let id = server_id(&stream_config);
         dump::follow(&stream_config, id, start, stream_inbox, back, stream_stop).await
     });
-    let mut snapshotting =
-        tokio::spawn(snapshot::run(config.clone(), to_read, progress, inbox.clone(), stop.clone()));
-    let mut rereading =
-        tokio::spawn(snapshot::run_requested(config.clone(), asked_to_read, inbox, stop.clone()));
-    let mut rereading_runs = true;
-
+    let mut snapshotting = tokio::spawn(snapshot::run(
+        config.clone(),
+        to_read,
+        progress,
+        asked_to_read,
+        inbox,
+        stop.clone(),
+    ));
     let mut snapshot_running = true;
     let result = loop {
         tokio::select! {
@@ -183,14 +187,7 @@ async fn attempt(
             streamed = &mut streaming => break joined(streamed, "the stream task"),
             read = &mut snapshotting, if snapshot_running => {
                 snapshot_running = false;
-                match joined(read, "the snapshot task") {
-                    Ok(()) => info!(source = %config.name, "snapshot complete"),
-                    Err(error) => break Err(error),
-                }
-            }
-            read = &mut rereading, if rereading_runs => {
-                rereading_runs = false;
-                if let Err(error) = joined(read, "the task that reads tables again") {
+                if let Err(error) = joined(read, "the snapshot task") {
                     break Err(error);
                 }
             }

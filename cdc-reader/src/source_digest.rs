@@ -118,7 +118,7 @@ impl SourceTable {
         }
         let keyless = self.table.schema.key.is_empty();
         let limit = if keyless { u64::MAX } else { CHUNK_ROWS };
-        let range = ChunkRange { after: self.after.as_deref(), rows: limit };
+        let range = ChunkRange { after: self.after.as_deref(), upto: None, rows: limit };
         let sql = chunk_select(&self.table, range).ok_or_else(|| self.changed())?;
         let (mut rows, mut bad) = (Vec::new(), None);
         let mut last: Option<Vec<Option<Value>>> = None;

@@ -43,16 +43,102 @@ pub struct TableSnapshot {
     /// The last key that is in the log: one text per key column, opaque to us, for use in the server's predicates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_key: Option<Vec<String>>,
+    /// Ranges behind `last_key` that are in the log already, in the order of the walk: readers finish in any order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ahead: Vec<DoneRange>,
     /// Rows written so far.
     #[serde(default)]
     pub rows: u64,
+    /// Bytes of keys and rows written so far.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Milliseconds since 1970 when the first rows were written.
+    #[serde(default)]
+    pub began_ms: i64,
     /// The server's estimate of all rows when the snapshot began.
     #[serde(default)]
     pub rows_estimated: u64,
+    /// No more rows are read for now, because somebody asked for that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// The rows are read once more, because a DDL changed them without events. Whoever has the earlier ones as history
     /// leaves these out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
+}
+
+/// A part of a table's key space whose rows are in the log: the keys after `after` up to and with `upto`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoneRange {
+    /// Rises along the walk; keys themselves are compared by their server only.
+    pub order: u64,
+    /// `None`: from the first key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Vec<String>>,
+    /// `None`: to the last key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upto: Option<Vec<String>>,
+}
+
+/// A part that is still to be read.
+pub type OpenRange = DoneRange;
+
+/// The orders of two neighbouring ranges of a new walk differ by this much: as many ranges may be cut from one.
+const ORDER_STEP: u64 = 1 << 32;
+
+impl TableSnapshot {
+    /// Enters a range whose rows are in the log now.
+    pub fn enter(&mut self, range: DoneRange) {
+        let at = self.ahead.partition_point(|other| other.order < range.order);
+        self.ahead.insert(at, range);
+        while self.ahead.first().is_some_and(|first| first.after == self.last_key) {
+            match self.ahead.remove(0).upto {
+                Some(upto) => self.last_key = Some(upto),
+                None => return self.finish(),
+            }
+        }
+    }
+
+    /// All rows are in the log, or no more are wanted.
+    pub fn finish(&mut self) {
+        (self.done, self.again) = (true, false);
+        self.last_key = None;
+        self.ahead.clear();
+    }
+
+    /// Numbers the ranges anew, and answers what is still to be read, in the order of the walk; only the last can have
+    /// no end. Between the numbers there is room for the ranges that are to be cut from it.
+    pub fn open_ranges(&mut self) -> Vec<OpenRange> {
+        if self.done {
+            return Vec::new();
+        }
+        let (mut open, mut after, mut order) = (Vec::new(), self.last_key.clone(), 0);
+        for done in &mut self.ahead {
+            if after != done.after {
+                open.push(OpenRange { order: order + 1, after, upto: done.after.clone() });
+            }
+            order += ORDER_STEP;
+            (done.order, after) = (order, done.upto.clone());
+            if after.is_none() {
+                return open;
+            }
+        }
+        open.push(OpenRange { order: order + 1, after, upto: None });
+        open
+    }
+}
+
+impl OpenRange {
+    /// The range that begins where this one, which had no end, now ends.
+    pub fn following(&self, after: Vec<String>) -> Self {
+        let order = (self.order / ORDER_STEP + 1) * ORDER_STEP + 1;
+        Self { order, after: Some(after), upto: None }
+    }
+
+    /// What is left of this one after a key inside it.
+    pub fn rest(&self, after: Vec<String>) -> Self {
+        Self { order: self.order + 1, after: Some(after), upto: self.upto.clone() }
+    }
 }
 
 /// An XA transaction that is prepared and neither committed nor rolled back: its rows are not in the log, and are read
@@ -117,6 +203,51 @@ mod tests {
         assert!(place("b.1000000", 4).reached(&place("b.999999", 5_000_000_000)));
         assert!(place("b.000001", 9).reached(&place("b.000001", 9)));
         assert!(!place("b.000001", 9).reached(&place("b.000001", 10)));
+    }
+
+    fn range(order: u64, after: &str, upto: &str) -> DoneRange {
+        let key = |text: &str| (!text.is_empty()).then(|| vec![text.to_owned()]);
+        DoneRange { order, after: key(after), upto: key(upto) }
+    }
+
+    #[test]
+    fn ranges_close_up_in_whatever_order_they_are_done() {
+        let mut table = TableSnapshot::default();
+        table.enter(range(30, "c", "d"));
+        table.enter(range(20, "b", "c"));
+        assert_eq!((table.last_key.clone(), table.ahead.len()), (None, 2));
+        table.enter(range(10, "", "b"));
+        assert_eq!((table.last_key.clone(), table.ahead.len()), (Some(vec!["d".into()]), 0));
+        table.enter(range(50, "e", ""));
+        assert!(!table.done);
+        table.enter(range(40, "d", "e"));
+        assert!(table.done && table.last_key.is_none() && table.ahead.is_empty());
+    }
+
+    #[test]
+    fn what_is_left_lies_between_what_is_done() {
+        let mut table = TableSnapshot::default();
+        assert_eq!(table.open_ranges(), [range(1, "", "")]);
+        table.enter(range(1, "", "a"));
+        table.enter(range(7, "b", "c"));
+        table.enter(range(9, "d", "e"));
+        let step = ORDER_STEP;
+        let open = table.open_ranges();
+        assert_eq!(
+            open,
+            [range(1, "a", "b"), range(step + 1, "c", "d"), range(2 * step + 1, "e", "")]
+        );
+        // They are done in another order, one of them in two pieces.
+        let first = &open[0];
+        table.enter(first.rest(vec!["ab".into()]));
+        table.enter(open[1].clone());
+        let last = open[2].following(vec!["f".into()]);
+        assert!(last.order > open[2].order);
+        table.enter(last);
+        let open = table.open_ranges();
+        assert_eq!(open, [range(1, "a", "ab"), range(4 * step + 1, "e", "f")]);
+        open.into_iter().for_each(|range| table.enter(range));
+        assert!(table.done);
     }
 
     #[test]

@@ -50,9 +50,8 @@ impl Capture {
         let due = match &self.transaction {
             Some(_) => bytes >= PART_BYTES,
             None => {
-                !self.answers.is_empty()
-                    || bytes >= COMMIT_BYTES
-                    || bytes > 0 && waited >= self.commit_interval
+                bytes >= COMMIT_BYTES
+                    || (bytes > 0 || !self.answers.is_empty()) && waited >= self.commit_interval
                     || self.moved && waited >= POSITION_INTERVAL
             }
         };

@@ -352,7 +352,6 @@ impl Capture {
                     self.hold_lacking(&name);
                 }
                 self.count_policies();
-                self.windows.recount();
                 self.keyless.limit(&name);
                 self.append_if_full()?;
                 // Inside a transaction: only when it has outgrown memory.

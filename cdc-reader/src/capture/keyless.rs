@@ -160,6 +160,7 @@ mod tests {
     use schemas::{gtid_set::Origin, table_id::TableId, table_schema::TableSchema};
 
     use super::*;
+    use crate::flow::TablePart;
 
     const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 
@@ -189,8 +190,9 @@ mod tests {
             bytes: Vec::new(),
             rows: Vec::new(),
             high: place(high),
-            last_key: None,
-            last: true,
+            order: 0,
+            part: TablePart::Rest,
+            generation: 0,
             rows_estimated: 0,
             zero_dates: 0,
             invalid_texts: 0,

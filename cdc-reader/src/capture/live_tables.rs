@@ -19,6 +19,7 @@ use crate::{
         connect::{Server, place, reconnect, server},
         place::binlog_end,
     },
+    snapshot::request::Request,
 };
 
 /// How long one question may take.
@@ -32,7 +33,7 @@ pub struct LiveServer {
     /// Where a table's present definition is asked for.
     pub config: Option<Arc<SourceConfig>>,
     /// Takes tables whose rows are to be read while the stream goes on; `None` when existing rows are not read.
-    pub to_read: Option<mpsc::Sender<TableId>>,
+    pub to_read: Option<mpsc::Sender<Request>>,
     /// The server keeps table names in lower case (`lower_case_table_names`).
     pub lower_case_names: bool,
 }

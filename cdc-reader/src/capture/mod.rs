@@ -310,13 +310,18 @@ impl Capture {
         if self.transaction.is_some() {
             return;
         }
-        for request in self.window_requests.drain(..) {
-            let from_start = self.windows.ask(&request.table);
+        for request in std::mem::take(&mut self.window_requests) {
+            if request.restart {
+                self.restart_walk(&request.table);
+            }
             self.keyless.open(&request.table);
+            let unwanted = self.position.stopped.contains_key(&request.table);
+            let generation = self.windows.ask(&request.table, request.order).filter(|_| !unwanted);
             let state = StreamState {
                 gtid_set: self.consumed.to_string(),
                 place: self.boundary.clone(),
-                from_start,
+                generation: generation.unwrap_or_default(),
+                unwanted: generation.is_none(),
             };
             // The snapshot reader may be gone; then its window is of no use and is replaced by the next one.
             let _ = request.reply.send(state);

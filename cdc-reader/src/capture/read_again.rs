@@ -1,7 +1,7 @@
 //! Tables whose rows become others without events, because of a RENAME or an operation on partitions: their lake copy
 //! is emptied and their rows are read again beside the stream, as a first snapshot reads them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use schemas::{position::TableSnapshot, table_id::TableId};
 
@@ -14,6 +14,7 @@ use crate::{
         event::EventHeader,
     },
     error::ReaderError,
+    snapshot::request::Request,
 };
 
 impl Capture {
@@ -112,12 +113,13 @@ impl Capture {
             "a DDL changed the table's rows without writing them to the binlog: reading the table again"
         );
         if !self.windows.begin_again(&name) {
-            self.windows.open(&name, HashSet::new());
+            let generation = self.windows.open_now(&name);
             if without_key {
                 self.keyless.add(&name);
             }
             // Without a receiver this attempt is about to end; the position says that the table is to be read.
-            if let Err(TrySendError::Full(_)) = to_read.try_send(id) {
+            let request = Request::Read { table: id, generation };
+            if let Err(TrySendError::Full(_)) = to_read.try_send(request) {
                 return Err(ReaderError::Transient {
                     place: "this process".into(),
                     reason: "too many tables wait to be read again".into(),

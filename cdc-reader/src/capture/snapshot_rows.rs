@@ -1,14 +1,14 @@
 //! Rows of snapshot chunks into the log, once the stream has reached the place at which they hold.
 
 use change_log::EncodedRecord;
-use schemas::wire_format::read_framing;
+use schemas::{position::TableSnapshot, wire_format::read_framing};
 
 use super::Capture;
 use crate::{
     encode::envelope::{SOURCE_VERSION, SourceBlock},
     error::ReaderError,
-    flow::SnapshotChunk,
-    snapshot::window::{HeldUpdate, table_of},
+    flow::{SnapshotChunk, TablePart},
+    snapshot::window::{HeldUpdate, ReadyChunk, table_of},
 };
 
 impl Capture {
@@ -17,13 +17,14 @@ impl Capture {
         if self.transaction.is_some() {
             return Ok(());
         }
-        while let Some(chunk) = self.windows.take_ready(&self.boundary) {
-            self.emit_chunk(chunk)?;
+        while let Some(ready) = self.windows.take_ready(&self.boundary) {
+            self.emit_chunk(ready)?;
         }
         Ok(())
     }
 
-    fn emit_chunk(&mut self, chunk: SnapshotChunk) -> Result<(), ReaderError> {
+    fn emit_chunk(&mut self, ready: ReadyChunk) -> Result<(), ReaderError> {
+        let ReadyChunk { chunk, updates } = ready;
         let table = table_of(&chunk);
         let mut kept = None;
         if self.keyless.is_pending(&table) {
@@ -37,30 +38,43 @@ impl Capture {
         if !chunk.rows.is_empty() && !self.position.stopped.contains_key(&table) {
             let again = self.position.snapshots.get(&table).is_some_and(|progress| progress.again);
             self.append_rows(&chunk, again)?;
-            self.append_held_updates(&chunk)?;
+            self.append_updates(&chunk, updates)?;
         }
         if let Some(held) = kept.filter(|held| !held.records.is_empty()) {
             // The order is the log's: rows of the view first, then the events that are not in it.
             self.append_batch(&held)?;
         }
-        if chunk.last {
-            self.windows.close(&table);
+        let now_ms = self.now_us / 1000;
+        let progress = self.position.snapshots.entry(table.clone()).or_default();
+        if progress.began_ms == 0 {
+            progress.began_ms = now_ms;
         }
-        let progress = self.position.snapshots.entry(table).or_default();
         progress.rows += chunk.rows.len() as u64;
+        progress.bytes += chunk.bytes.len() as u64;
         progress.rows_estimated = chunk.rows_estimated.max(progress.rows);
-        progress.last_key = chunk.last_key;
-        progress.done = chunk.last;
-        if chunk.last {
-            progress.last_key = None;
-            progress.again = false;
+        match chunk.part {
+            TablePart::Range(range) => progress.enter(range),
+            TablePart::Rest => progress.finish(),
+        }
+        if progress.done {
+            self.windows.close(&table);
         }
         self.metrics.snapshot_rows.inc_by(chunk.rows.len() as u64);
         self.metrics.zero_dates.inc_by(chunk.zero_dates);
         self.metrics.invalid_texts.inc_by(chunk.invalid_texts);
         self.answers.push(chunk.committed);
-        // The reader of the snapshot waits for it.
-        self.commit()
+        self.moved = true;
+        // Several chunks share a commit: their readers have gone on meanwhile.
+        self.commit_if_due()
+    }
+
+    /// The walk of a table is begun at its first key again, because its key is another one.
+    pub(super) fn restart_walk(&mut self, table: &str) {
+        self.windows.restart(table);
+        if let Some(progress) = self.position.snapshots.get_mut(table) {
+            let (again, rows_estimated) = (progress.again, progress.rows_estimated);
+            *progress = TableSnapshot { again, rows_estimated, ..TableSnapshot::default() };
+        }
     }
 
     /// Keeps the updates of an event that lack columns, until the chunk that may hold their rows has come.
@@ -90,8 +104,11 @@ impl Capture {
         }
     }
 
-    fn append_held_updates(&mut self, chunk: &SnapshotChunk) -> Result<(), ReaderError> {
-        let updates = self.windows.held_updates(chunk);
+    fn append_updates(
+        &mut self,
+        chunk: &SnapshotChunk,
+        updates: Vec<HeldUpdate>,
+    ) -> Result<(), ReaderError> {
         if updates.is_empty() {
             return Ok(());
         }

@@ -16,23 +16,46 @@ pub type KeyText = Vec<String>;
 pub struct ChunkRange<'a> {
     /// Rows after this key; from the start without one.
     pub after: Option<&'a [String]>,
+    /// Rows up to and with this key; to the end without one.
+    pub upto: Option<&'a [String]>,
     /// At most so many rows.
     pub rows: u64,
 }
 
-/// The SELECT of a chunk; `None` when `after` is no key of this table as it is now.
+/// The SELECT of a chunk; `None` when a boundary is no key of this table as it is now.
 pub fn chunk_select(table: &CatalogTable, range: ChunkRange<'_>) -> Option<String> {
-    let mut sql = select_from(table);
-    if let Some(after) = range.after {
-        sql.push_str(" WHERE ");
-        sql.push_str(&after_predicate(table, after)?);
+    let columns: Vec<String> =
+        (0..table.schema.columns.len()).map(|i| selected(table, i)).collect();
+    let mut sql = select_from(table, &columns);
+    push_range(&mut sql, table, range)?;
+    sql.push_str(&format!(" LIMIT {}", range.rows));
+    Some(sql)
+}
+
+/// The SELECT of the key at which a chunk of the range's rows ends; without a row, the range has not that many.
+pub fn boundary_select(table: &CatalogTable, range: ChunkRange<'_>) -> Option<String> {
+    let columns: Vec<String> = table.schema.key.iter().map(|&i| selected(table, i)).collect();
+    let mut sql = select_from(table, &columns);
+    push_range(&mut sql, table, range)?;
+    sql.push_str(&format!(" LIMIT 1 OFFSET {}", range.rows.saturating_sub(1)));
+    Some(sql)
+}
+
+fn push_range(sql: &mut String, table: &CatalogTable, range: ChunkRange<'_>) -> Option<()> {
+    let mut ends = Vec::new();
+    for (key, sign) in [(range.after, '>'), (range.upto, '<')] {
+        if let Some(key) = key {
+            ends.push(beyond(table, key, sign)?);
+        }
+    }
+    if !ends.is_empty() {
+        sql.push_str(&format!(" WHERE {}", ends.join(" AND ")));
     }
     if !table.schema.key.is_empty() {
         let order: Vec<String> = table.schema.key.iter().map(|&i| column_of(table, i)).collect();
         sql.push_str(&format!(" ORDER BY {}", order.join(", ")));
     }
-    sql.push_str(&format!(" LIMIT {}", range.rows));
-    Some(sql)
+    Some(())
 }
 
 /// The SELECT of chosen rows; `None` when a key is no key of this table as it is now, or none is given.
@@ -51,7 +74,9 @@ pub fn rows_select(table: &CatalogTable, keys: &[KeyText]) -> Option<String> {
             Some(format!("({})", equal.join(" AND ")))
         })
         .collect();
-    Some(format!("{} WHERE {}", select_from(table), predicates?.join(" OR ")))
+    let columns: Vec<String> =
+        (0..table.schema.columns.len()).map(|i| selected(table, i)).collect();
+    Some(format!("{} WHERE {}", select_from(table, &columns), predicates?.join(" OR ")))
 }
 
 /// Whether a stored key can be gone on from: it has a value of the right form for each key column as it is now, and
@@ -71,9 +96,7 @@ pub fn quoted_table(id: &TableId) -> String {
 }
 
 /// Without the hint the optimizer may scan and sort the whole table for every chunk, when its statistics are off.
-fn select_from(table: &CatalogTable) -> String {
-    let columns: Vec<String> =
-        (0..table.schema.columns.len()).map(|i| selected(table, i)).collect();
+fn select_from(table: &CatalogTable, columns: &[String]) -> String {
     let mut sql =
         format!("SELECT {} FROM {} AS t", columns.join(", "), quoted_table(&table.schema.id));
     if let Some(index) = &table.key_index {
@@ -130,23 +153,25 @@ fn literals(table: &CatalogTable, key: &[String]) -> Option<Vec<String>> {
         .collect()
 }
 
-/// `(a, b) > (x, y)` as `a >= x AND (a > x OR (a = x AND (b > y)))`: row constructors are not used for range access
-/// (manual 10.2.1.22), and the first term gives the optimizer its range.
-fn after_predicate(table: &CatalogTable, after: &[String]) -> Option<String> {
-    let literals = literals(table, after)?;
+/// The rows after a key, or up to and with it. `(a, b) > (x, y)` as `a >= x AND (a > x OR (a = x AND (b > y)))`: row
+/// constructors are not used for range access (manual 10.2.1.22), and the first term gives the optimizer its range.
+/// `(a, b) <= (x, y)` likewise, with `b <= y` at the end.
+fn beyond(table: &CatalogTable, key: &[String], sign: char) -> Option<String> {
+    let literals = literals(table, key)?;
     let parts: Vec<(String, String)> =
         table.schema.key.iter().map(|&i| ordered_by(table, i)).zip(literals).collect();
+    let last = if sign == '<' { "<=" } else { ">" };
     let mut predicate = String::new();
     for (column, literal) in parts.iter().rev() {
         predicate = if predicate.is_empty() {
-            format!("{column} > {literal}")
+            format!("{column} {last} {literal}")
         } else {
-            format!("{column} > {literal} OR ({column} = {literal} AND ({predicate}))")
+            format!("{column} {sign} {literal} OR ({column} = {literal} AND ({predicate}))")
         };
     }
     match parts.first() {
         Some((column, literal)) if parts.len() > 1 => {
-            Some(format!("{column} >= {literal} AND ({predicate})"))
+            Some(format!("{column} {sign}= {literal} AND ({predicate})"))
         }
         Some(_) => Some(predicate),
         None => None,
@@ -193,8 +218,8 @@ mod tests {
     #[test]
     fn chunk_goes_on_after_the_last_key_in_the_servers_order() {
         let after = ["utf8mb4_0900_ai_ci:C3A4".to_owned(), "-7".to_owned()];
-        let sql =
-            chunk_select(&table(), ChunkRange { after: Some(&after), rows: 10 }).expect("fits");
+        let sql = chunk_select(&table(), ChunkRange { after: Some(&after), upto: None, rows: 10 })
+            .expect("fits");
         let name = "_utf8mb4 X'C3A4' COLLATE utf8mb4_0900_ai_ci";
         assert_eq!(
             sql,
@@ -202,6 +227,28 @@ mod tests {
                 "SELECT t.`a`, t.`n`, CAST(t.`l` AS BINARY) FROM `d`.`t``x` AS t FORCE INDEX (`PRIMARY`) WHERE \
                  t.`n` >= {name} AND (t.`n` > {name} OR (t.`n` = {name} AND (t.`a` > -7))) \
                  ORDER BY t.`n`, t.`a` LIMIT 10"
+            )
+        );
+    }
+
+    #[test]
+    fn range_ends_with_its_last_key_and_its_boundary_is_found_by_the_index() {
+        let (after, upto) = (
+            ["utf8mb4_0900_ai_ci:41".to_owned(), "1".to_owned()],
+            ["utf8mb4_0900_ai_ci:42".to_owned(), "2".to_owned()],
+        );
+        let range = ChunkRange { after: Some(&after), upto: Some(&upto), rows: 10 };
+        let (a, b) = (
+            "_utf8mb4 X'41' COLLATE utf8mb4_0900_ai_ci",
+            "_utf8mb4 X'42' COLLATE utf8mb4_0900_ai_ci",
+        );
+        assert_eq!(
+            boundary_select(&table(), range).expect("fits"),
+            format!(
+                "SELECT t.`n`, t.`a` FROM `d`.`t``x` AS t FORCE INDEX (`PRIMARY`) WHERE \
+                 t.`n` >= {a} AND (t.`n` > {a} OR (t.`n` = {a} AND (t.`a` > 1))) AND \
+                 t.`n` <= {b} AND (t.`n` < {b} OR (t.`n` = {b} AND (t.`a` <= 2))) \
+                 ORDER BY t.`n`, t.`a` LIMIT 1 OFFSET 9"
             )
         );
     }

@@ -7,7 +7,7 @@ use mysql_async::{Conn, Row, prelude::Queryable};
 
 use super::{
     avro_row::RowWriter,
-    chunk_plan::{ChunkRange, KeyText, chunk_select},
+    chunk_plan::{ChunkRange, KeyText, boundary_select, chunk_select},
     key_text,
 };
 use crate::{
@@ -123,19 +123,44 @@ pub async fn read_chunk(
     Ok(read)
 }
 
+/// The key at which a chunk of the range's rows ends; `None` when the range has not that many.
+pub async fn read_boundary(
+    connection: &mut Conn,
+    table: &CatalogTable,
+    range: ChunkRange<'_>,
+) -> Result<Option<KeyText>, ReadFailure> {
+    let sql = boundary_select(table, range).ok_or(ReadFailure::TableChanged)?;
+    let (mut found, mut boundary) = (false, None);
+    for_each_row(connection, &sql, |values| {
+        found = true;
+        boundary = table
+            .schema
+            .key
+            .iter()
+            .zip(&values)
+            .map(|(&i, value)| key_text_of(table, i, value.as_ref()?))
+            .collect();
+        Flow::Go
+    })
+    .await?;
+    match boundary {
+        None if found => Err(ReadFailure::BadRow("a key that the walk cannot go on from".into())),
+        boundary => Ok(boundary),
+    }
+}
+
+fn key_text_of(table: &CatalogTable, column: usize, value: &mysql_async::Value) -> Option<String> {
+    let column_type = &table.schema.columns.get(column)?.column_type;
+    key_text::of_value(column_type, table.texts.get(column)?.as_ref(), value)
+}
+
 /// A row's key as text; `None` for a table without a key.
 pub fn key_of_row(table: &CatalogTable, values: &[Option<mysql_async::Value>]) -> Option<KeyText> {
     if table.schema.key.is_empty() {
         return None;
     }
     let parts = table.schema.key.iter();
-    parts
-        .map(|&i| {
-            let column = table.schema.columns.get(i)?;
-            let text = table.texts.get(i)?.as_ref();
-            key_text::of_value(&column.column_type, text, values.get(i)?.as_ref()?)
-        })
-        .collect()
+    parts.map(|&i| key_text_of(table, i, values.get(i)?.as_ref()?)).collect()
 }
 
 /// Whether more rows are wanted.

@@ -17,14 +17,15 @@ use schemas::position::BinlogPlace;
 use tracing::warn;
 
 use super::{
+    board::Part,
     chunk_plan::ChunkRange,
     chunk_read::{Overflow, ReadFailure, read_chunk},
-    reader::{ChunkEnd, ChunkFailure, Failure, Link, SnapshotReader, Walk},
+    reader::{ChunkEnd, ChunkFailure, Failure, Link, SnapshotReader},
     view::{self, of_unchanged, run, see_all_of},
 };
 use crate::{
     error::ReaderError,
-    flow::KeylessView,
+    flow::{KeylessView, TablePart},
     mysql::{
         place::{binlog_end, gtid_executed, gtid_owned},
         visible::wait_until_visible,
@@ -46,10 +47,10 @@ struct View {
 
 impl SnapshotReader {
     /// Reads the whole table, or gives its existing rows up with a warning when that cannot be done exactly.
-    pub(super) async fn keyless_table(&mut self, walk: &mut Walk) -> Result<(), ChunkFailure> {
-        let name = walk.table.name();
+    pub(super) async fn keyless_table(&mut self, part: &Part) -> Result<(), ChunkFailure> {
+        let name = &*part.name;
         for _ in 0..VIEW_TRIES {
-            match self.read_view(walk).await {
+            match self.read_view(part).await {
                 Ok(()) => return Ok(()),
                 Err(ChunkFailure::Refused) => {}
                 Err(ChunkFailure::Read(ReadFailure::TooLarge)) => {
@@ -61,7 +62,7 @@ impl SnapshotReader {
                          changes from now on; add a primary key and run binlake snapshot",
                         BYTES_MAX >> 20
                     );
-                    return self.give_up(walk).await.map_err(given_up);
+                    return self.give_up(part).await.map_err(given_up);
                 }
                 Err(failure) => return Err(failure),
             }
@@ -72,13 +73,13 @@ impl SnapshotReader {
              tries: its existing rows are NOT captured, only changes from now on; add a primary key and run binlake \
              snapshot"
         );
-        self.give_up(walk).await.map_err(given_up)
+        self.give_up(part).await.map_err(given_up)
     }
 
-    async fn read_view(&mut self, walk: &mut Walk) -> Result<(), ChunkFailure> {
-        let mut writer = self.row_writer(&walk.table);
+    async fn read_view(&mut self, part: &Part) -> Result<(), ChunkFailure> {
+        let mut writer = self.row_writer(&part.table);
         let source = self.config.name.clone();
-        let stream = self.open_window(&walk.table).await?;
+        let stream = self.open_window(part).await?;
         let link = self.link().await?;
         let view = match see_all_of(link, &stream).await? {
             view::View::Exact(place) => View {
@@ -88,10 +89,10 @@ impl SnapshotReader {
             view::View::Latest if stream.gtid_set.is_empty() => view_by_place(link).await?,
             view::View::Latest => take_view(link).await?,
         };
-        let range = ChunkRange { after: None, rows: ROWS_MAX + 1 };
+        let range = ChunkRange { after: None, upto: None, rows: ROWS_MAX + 1 };
         let read = read_chunk(
             &mut link.connection,
-            &walk.table,
+            &part.table,
             range,
             BYTES_MAX,
             Overflow::Fail,
@@ -101,22 +102,19 @@ impl SnapshotReader {
         if !matches!(read, Err(ReadFailure::TooLarge | ReadFailure::Driver(_))) {
             run(link, "COMMIT").await?;
         }
-        let mut read = of_unchanged(read, link, &source, &walk.table).await?;
+        let mut read = of_unchanged(read, link, &source, &part.table).await?;
         if !read.complete {
             return Err(ReadFailure::TooLarge.into());
         }
         read.last_key = None;
         let end = ChunkEnd {
             high: view.high,
-            last: true,
+            part: TablePart::Rest,
             zero_dates: writer.zero_dates,
             invalid_texts: writer.invalid_texts,
             keyless: Some(view.keyless),
         };
-        let rows = read.rows.len() as u64;
-        self.send(walk, read, end).await?;
-        walk.add_rows(rows);
-        Ok(())
+        self.send_and_wait(part, read, end).await
     }
 }
 

@@ -2,7 +2,8 @@
 //! the source.
 //!
 //! # The protocol
-//! For each chunk of a table with a key:
+//! Several readers, each with a connection of its own, take ranges of keys from the `board`. For each chunk of a table
+//! with a key:
 //! 1. `OpenWindow` to the encode thread. Between two transactions it answers with S, the transactions it has consumed
 //!    so far. From the start of the table's snapshot until its end it remembers every key that the stream changes.
 //! 2. On the connection that will read: a wait until everything in S is committed in the engine (see "The wait").
@@ -10,7 +11,8 @@
 //! 4. HIGH: the end of the binlog, asked for after the SELECT.
 //! 5. `Chunk` to the encode thread. When the stream has consumed everything before HIGH, and is between two
 //!    transactions, it emits those rows of the chunk whose key was not remembered, as one step with the position.
-//! 6. The next chunk begins after the last one is committed in the log.
+//! 6. The answer, once the chunk is committed in the log. The reader does not wait for it: meanwhile it reads other
+//!    ranges, as many as there is memory for. A chunk that is not taken goes back to the board.
 //!
 //! # Why it is right
 //! Claim: after step 5 the log's last record of each key in the chunk's range says what the source held when the
@@ -33,13 +35,14 @@
 //!
 //! No low watermark is needed. It would tell changes between S and the SELECT from later ones, in order to keep rows
 //! whose last change V contains; dropping those too is always safe, because the stream carries that change.
-//! Nothing is missed between chunks: the next starts strictly after the last key in the server's own order, and a row
-//! that is inserted or moved behind the walk is carried by the stream.
+//! Chunks do not depend on each other: each has its own S, V and HIGH, and the keys of two never overlap.
+//! Nothing is missed between chunks: one starts strictly after the last key of the one before in the server's own order,
+//! whichever is read first, and a row that is inserted or moved behind the walk is carried by the stream.
 //! Keys are remembered for the whole snapshot of the table, not only while a chunk is read: a row that is inserted
 //! ahead of the walk is in the log by its event, and the chunk that finds it later leaves it out. So each row is in the
 //! log once, which a table that only grows depends on.
-//! A crash forgets the chunk; `last_key` in the position names what is in the log, because both are committed in one
-//! log transaction, and the changed keys are read back from the log (`changed_keys`).
+//! A crash forgets the chunks that are under way; `last_key` and `ahead` in the position name what is in the log, because
+//! both are committed in one log transaction, and the changed keys are read back from the log (`changed_keys`).
 //!
 //! The chunk must have been read with the shape it is said to have: after the SELECT the catalog is read again, and a
 //! chunk over which it changed is thrown away (a changed collation would have changed the order under the walk).
@@ -57,79 +60,80 @@
 //!   what is before that place, and the place is HIGH.
 
 pub mod avro_row;
+mod board;
 pub mod changed_keys;
 pub mod chunk_plan;
 pub mod chunk_read;
 pub mod key_text;
 mod keyless;
 mod reader;
+pub mod request;
 pub mod server_value;
 mod view;
 pub mod window;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use schemas::{position::TableSnapshot, table_id::TableId};
-use tokio::sync::mpsc;
+use schemas::position::TableSnapshot;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
-use self::reader::{Failure, SnapshotReader};
+use self::{
+    board::Board,
+    reader::{Failure, SnapshotReader},
+    request::Request,
+};
 use crate::{
     config::SourceConfig, error::ReaderError, flow::InputSender, mysql::catalog::CatalogTable,
 };
 
-/// Reads every table that is not done, the small ones first. Returns when all are, on `shutdown`, when the encode
-/// thread is gone, or with an error that trying again cannot cure. A table with a row that cannot be read is left
-/// undone, loudly; the others go on.
+/// Reads every table that is not done, the small ones first, by several readers at once, and then those that are asked
+/// for. Returns when all are read and nobody is left to ask, on `shutdown`, when the encode thread is gone, or with an
+/// error that trying again cannot cure. A table with a row that cannot be read is left undone, loudly; the others go on.
 pub async fn run(
     config: Arc<SourceConfig>,
-    mut tables: Vec<CatalogTable>,
+    tables: Vec<CatalogTable>,
     progress: BTreeMap<String, TableSnapshot>,
+    mut requests: mpsc::Receiver<Request>,
     inbox: InputSender,
     shutdown: CancellationToken,
 ) -> Result<(), ReaderError> {
-    tables.retain(|table| !progress.get(&table.name()).is_some_and(|table| table.done));
-    tables.sort_by_cached_key(|table| (table.rows_estimated(), table.name()));
-    let mut reader = SnapshotReader::new(config, inbox);
-    let reading = async {
-        for table in tables {
-            let done = progress.get(&table.name()).cloned().unwrap_or_default();
-            reader.read_table(table, done).await?;
+    let count = config.snapshot_readers.max(1) as usize;
+    let rows = config.snapshot_chunk_rows;
+    let board = Arc::new(Board::new(tables, &progress, count, rows, reader::CHUNK_BYTES));
+    let budget = reader::budget();
+    let mut readers = JoinSet::new();
+    for _ in 0..count {
+        let (config, inbox) = (config.clone(), inbox.clone());
+        readers.spawn(SnapshotReader::new(config, inbox, board.clone(), budget.clone()).run());
+    }
+    let asked = async {
+        while let Some(request) = requests.recv().await {
+            board.take(request);
         }
-        Ok(())
+        board.all_read().await;
     };
-    until(&shutdown, reading).await
-}
-
-/// Reads tables as they are asked for: those that appear while the stream is followed, and those whose rows became
-/// others. Returns on `shutdown`, when nobody is left to ask, or with an error that trying again cannot cure.
-pub async fn run_requested(
-    config: Arc<SourceConfig>,
-    mut requested: mpsc::Receiver<TableId>,
-    inbox: InputSender,
-    shutdown: CancellationToken,
-) -> Result<(), ReaderError> {
-    let mut reader = SnapshotReader::new(config, inbox);
-    let reading = async {
-        while let Some(table) = requested.recv().await {
-            reader.read_named(&table).await?;
+    let told = async {
+        loop {
+            board.all_read().await;
+            info!(source = %config.name, "snapshot complete");
+            board.some_to_read().await;
         }
-        Ok(())
     };
-    until(&shutdown, reading).await
-}
-
-/// Dropping a half-read chunk is safe: its window is replaced and its connection closed.
-async fn until(
-    shutdown: &CancellationToken,
-    reading: impl Future<Output = Result<(), Failure>>,
-) -> Result<(), ReaderError> {
-    let result = tokio::select! {
+    // Dropping the readers is safe: a chunk that is half read is in no record, and its connection is closed.
+    let ended = tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
-        result = reading => result,
+        () = asked => return Ok(()),
+        () = told => return Ok(()),
+        ended = readers.join_next() => ended,
     };
-    match result {
-        Ok(()) | Err(Failure::Closed) => Ok(()),
-        Err(Failure::Reader(error)) => Err(error),
+    match ended {
+        Some(Ok(Err(Failure::Reader(error)))) => Err(error),
+        Some(Err(_)) => Err(ReaderError::Transient {
+            place: "this process".into(),
+            reason: "a snapshot reader ended unexpectedly".into(),
+        }),
+        Some(Ok(Ok(()) | Err(Failure::Closed))) | None => Ok(()),
     }
 }

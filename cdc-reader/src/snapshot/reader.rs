@@ -1,43 +1,41 @@
-//! Walks one table after the other: opens windows, reads chunks, hands them over, and begins again where something
-//! came in between.
+//! One reader: one connection, one chunk being read. Chunks that wait for their commit do not hold it up.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use mysql_async::Conn;
 use schemas::{
     avro_schema::AvroOptions,
-    position::{BinlogPlace, TableSnapshot},
+    position::{BinlogPlace, DoneRange},
     table_id::TableId,
     table_schema::TableSchema,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{error, info, warn};
 
 use super::{
     avro_row::RowWriter,
-    chunk_plan::{ChunkRange, KeyText, is_key_of},
-    chunk_read::{Overflow, ReadFailure, ReadRows, read_chunk},
+    board::{Board, Job, Part},
+    chunk_plan::{ChunkRange, is_key_of},
+    chunk_read::{Overflow, ReadFailure, ReadRows, read_boundary, read_chunk},
     view::{of_unchanged, see_all_of},
 };
 use crate::{
     config::SourceConfig,
     error::{Action, ReaderError},
-    flow::{Input, InputSender, KeylessView, SnapshotChunk, StreamState, WindowRequest},
+    flow::{Input, InputSender, KeylessView, SnapshotChunk, StreamState, TablePart, WindowRequest},
     mysql::{
         catalog::{self, CatalogTable},
         connect::{self, Server},
     },
 };
 
-/// A chunk is cut at this size, whatever rows were asked for: it is held until the stream has reached it.
-const CHUNK_BYTES: usize = 32 << 20;
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How often progress is logged.
-const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// A chunk is cut at this size, whatever rows were asked for.
+pub(super) const CHUNK_BYTES: usize = 8 << 20;
+/// Chunks that are being read or wait for their commit have this much room together.
+const BUDGET_BYTES: usize = 64 << 20;
+/// What the budget is counted in.
+const BUDGET_UNIT: usize = 1 << 10;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Why reading tables ends.
 #[derive(Debug)]
@@ -55,6 +53,8 @@ pub(super) enum ChunkFailure {
     Closed,
     /// The encode thread did not take it.
     Refused,
+    /// It is of a walk that is no more, or of a table that is not to be read; the board knows.
+    Void,
     /// It could not be read.
     Read(ReadFailure),
     /// Something around it failed.
@@ -73,11 +73,13 @@ impl From<ReadFailure> for ChunkFailure {
     }
 }
 
-/// One reader: one connection, one chunk in flight.
+/// See the module.
 pub(super) struct SnapshotReader {
     pub(super) config: Arc<SourceConfig>,
     options: AvroOptions,
     inbox: InputSender,
+    board: Arc<Board>,
+    budget: Arc<Semaphore>,
     link: Option<Link>,
 }
 
@@ -87,150 +89,112 @@ pub(super) struct Link {
     pub(super) server: Server,
 }
 
-/// A table on its way.
-pub(super) struct Walk {
-    pub(super) table: CatalogTable,
-    after: Option<KeyText>,
-    rows: u64,
-    row_bytes: u64,
-    pub(super) keyless: bool,
-    pause: Duration,
-    reported: Instant,
-}
-
-impl Walk {
-    pub(super) fn add_rows(&mut self, rows: u64) {
-        self.rows += rows;
-    }
-
-    /// As many rows as are expected to fit into a chunk.
-    fn chunk_rows(&self, configured: u32) -> u64 {
-        let fitting = CHUNK_BYTES as u64 / self.row_bytes.max(1);
-        u64::from(configured).min(fitting).max(1)
-    }
-}
-
 /// What is sent besides the rows.
 pub(super) struct ChunkEnd {
     pub(super) high: BinlogPlace,
-    pub(super) last: bool,
+    pub(super) part: TablePart,
     pub(super) zero_dates: u64,
     pub(super) invalid_texts: u64,
     pub(super) keyless: Option<KeylessView>,
 }
 
+/// The memory that the readers of one source have for their chunks.
+pub(super) fn budget() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(BUDGET_BYTES / BUDGET_UNIT))
+}
+
 impl SnapshotReader {
-    pub(super) fn new(config: Arc<SourceConfig>, inbox: InputSender) -> Self {
+    pub(super) fn new(
+        config: Arc<SourceConfig>,
+        inbox: InputSender,
+        board: Arc<Board>,
+        budget: Arc<Semaphore>,
+    ) -> Self {
         let options = AvroOptions { debezium_compat: config.debezium_compat };
-        Self { config, options, inbox, link: None }
+        Self { config, options, inbox, board, budget, link: None }
     }
 
-    /// Reads one table to its end.
-    pub(super) async fn read_table(
-        &mut self,
-        table: CatalogTable,
-        done: TableSnapshot,
-    ) -> Result<(), Failure> {
-        let name = table.name();
-        let mut walk = Walk {
-            after: done.last_key,
-            rows: done.rows,
-            row_bytes: table.estimate.row_bytes,
-            keyless: table.schema.key.is_empty(),
-            pause: PAUSE_MIN,
-            reported: Instant::now(),
-            table,
-        };
-        if walk.after.as_ref().is_some_and(|after| !is_key_of(&walk.table, after)) {
-            warn!(
-                table = name,
-                "key changed since the snapshot began, reading the table from its start"
-            );
-            walk.after = None;
-        }
-        info!(
-            table = name,
-            rows_estimated = walk.table.rows_estimated(),
-            rows = walk.rows,
-            "snapshot of table"
-        );
+    /// Does what the board has, for ever.
+    pub(super) async fn run(mut self) -> Result<(), Failure> {
         loop {
-            let step = if walk.keyless {
-                self.keyless_table(&mut walk).await.map(|()| true)
+            let mut part = match self.board.next().await {
+                Job::Load(table, generation) => {
+                    self.load(table, generation).await?;
+                    continue;
+                }
+                Job::Read(part) => part,
+            };
+            let read = if part.table.schema.key.is_empty() {
+                self.keyless_table(&part).await.map(|()| self.board.remove(&part))
             } else {
-                self.next_chunk(&mut walk).await
+                self.next_chunk(&mut part).await
             };
-            match step {
-                Ok(true) => {
-                    info!(table = name, rows = walk.rows, "snapshot of table complete");
-                    return Ok(());
-                }
-                Ok(false) => {
-                    walk.pause = PAUSE_MIN;
-                    report(&mut walk, &name);
-                }
-                Err(failure) => {
-                    if self.recover(&mut walk, &name, failure).await? {
-                        return Ok(());
-                    }
-                }
-            }
+            let recovered = match read {
+                Ok(()) => Ok(()),
+                Err(failure) => self.recover(&part, failure).await,
+            };
+            self.board.leave(&part);
+            recovered?;
         }
     }
 
-    /// Reads a table that was not known when the reader began, or whose rows became others since.
-    pub(super) async fn read_named(&mut self, id: &TableId) -> Result<(), Failure> {
-        let (name, source) = (id.to_string(), self.config.name.clone());
-        let mut pause = PAUSE_MIN;
-        loop {
-            // First, so that a table which is there again after the server was asked is not taken for one that is gone.
-            match self.ask(format!("{}.{}", id.database, id.table)).await {
-                Ok(_) => {}
+    /// A table that was not known when the snapshot began, or whose rows became others since.
+    async fn load(&mut self, id: TableId, generation: u64) -> Result<(), Failure> {
+        let name = format!("{}.{}", id.database, id.table);
+        // First, so that a table which is there again after the server was asked is not taken for one that is gone.
+        let generation = match self.ask(&name, 0, false).await {
+            Ok(state) if state.unwanted => {
+                self.board.loaded(None);
+                return Ok(());
+            }
+            Ok(state) => state.generation,
+            Err(ChunkFailure::Closed) => return Err(Failure::Closed),
+            Err(_) => {
+                self.board.load_later(id, generation);
+                return Ok(());
+            }
+        };
+        let source = self.config.name.clone();
+        let loaded = match self.link().await {
+            Ok(link) => catalog::load_one(&mut link.connection, &link.server, &source, &id).await,
+            Err(error) => Err(error),
+        };
+        match loaded {
+            Ok(Some(table)) => self.board.loaded(Some((table, generation))),
+            Ok(None) => match self.end_gone(&id, generation).await {
+                Ok(()) => {
+                    info!(table = name, "table is gone, none of its rows are to be read");
+                    self.board.loaded(None);
+                }
                 Err(ChunkFailure::Closed) => return Err(Failure::Closed),
-                Err(_) => continue,
+                Err(_) => self.board.load_later(id, generation),
+            },
+            // The stream stops the table with the same finding.
+            Err(ReaderError::Query { reason, .. }) => {
+                error!(table = name, reason, "rows of table are not read");
+                self.board.loaded(None);
             }
-            let loaded = match self.link().await {
-                Ok(link) => {
-                    catalog::load_one(&mut link.connection, &link.server, &source, id).await
-                }
-                Err(error) => Err(error),
-            };
-            match loaded {
-                Ok(Some(table)) => return self.read_table(table, TableSnapshot::default()).await,
-                Ok(None) => match self.end_gone(id).await {
-                    Ok(()) => {
-                        info!(table = name, "table is gone, none of its rows are to be read");
-                        return Ok(());
-                    }
-                    Err(ChunkFailure::Closed) => return Err(Failure::Closed),
-                    Err(_) => continue,
-                },
-                // The stream stops the table with the same finding.
-                Err(ReaderError::Query { reason, .. }) => {
-                    error!(table = name, reason, "rows of table are not read");
-                    return Ok(());
-                }
-                Err(error) => {
-                    self.link = None;
-                    self.pass_or_fail(&name, error)?;
-                }
+            Err(error) => {
+                self.link = None;
+                self.board.load_later(id, generation);
+                self.pass_or_fail(&name, error)?;
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
         }
+        Ok(())
     }
 
     /// Ends the snapshot of a table that is not there.
-    async fn end_gone(&mut self, id: &TableId) -> Result<(), ChunkFailure> {
-        let (committed, answer) = oneshot::channel();
+    async fn end_gone(&mut self, id: &TableId, generation: u64) -> Result<(), ChunkFailure> {
         let schema = TableSchema { id: id.clone(), columns: Vec::new(), key: Vec::new() };
+        let (committed, answer) = oneshot::channel();
         let chunk = SnapshotChunk {
             schema: Arc::new(schema),
             bytes: Vec::new(),
             rows: Vec::new(),
             high: BinlogPlace::default(),
-            last_key: None,
-            last: true,
+            order: 0,
+            part: TablePart::Rest,
+            generation,
             rows_estimated: 0,
             zero_dates: 0,
             invalid_texts: 0,
@@ -241,81 +205,111 @@ impl SnapshotReader {
         answer.await.map_err(|_| self.dropped())
     }
 
-    /// Steps 1 to 6 for one chunk; answers whether it was the last.
-    async fn next_chunk(&mut self, walk: &mut Walk) -> Result<bool, ChunkFailure> {
-        let mut writer = self.row_writer(&walk.table);
+    /// Steps 1 to 5 for one chunk; step 6 does not hold the reader up.
+    async fn next_chunk(&mut self, part: &mut Part) -> Result<(), ChunkFailure> {
+        let mut writer = self.row_writer(&part.table);
         let source = self.config.name.clone();
-        let stream = self.open_window(&walk.table).await?;
-        if stream.from_start {
-            (walk.after, walk.rows) = (None, 0);
+        let mut memory = self.memory().await?;
+        if part.split {
+            self.split(part).await?;
         }
-        let range = ChunkRange {
-            after: walk.after.as_deref(),
-            rows: walk.chunk_rows(self.config.snapshot_chunk_rows),
-        };
+        let stream = self.open_window(part).await?;
         let link = self.link().await?;
         let view = see_all_of(link, &stream).await?;
-        let table = &walk.table;
+        let table = &part.table;
+        let range = ChunkRange {
+            after: part.range.after.as_deref(),
+            upto: part.range.upto.as_deref(),
+            // A range with an end has about the rows that were counted for it.
+            rows: if part.range.upto.is_some() { part.rows * 2 } else { part.rows },
+        };
         let connection = &mut link.connection;
         let read =
             read_chunk(connection, table, range, CHUNK_BYTES, Overflow::CutShort, &mut writer)
                 .await;
         let read = of_unchanged(read, link, &source, table).await?;
         let high = view.end(link).await?;
-        if !read.rows.is_empty() {
-            walk.row_bytes = (read.bytes.len() / read.rows.len()) as u64;
+        let mut done = DoneRange { ..part.range.clone() };
+        if !read.complete
+            && let Some(last) = &read.last_key
+        {
+            done.upto = Some(last.clone());
+            self.board.put_back(part, part.range.rest(last.clone()));
         }
-        let (rows, last, last_key) = (read.rows.len() as u64, read.complete, read.last_key.clone());
+        let (rows, bytes) = (read.rows.len(), read.bytes.len());
         let end = ChunkEnd {
             high,
-            last,
+            part: TablePart::Range(done.clone()),
             zero_dates: writer.zero_dates,
             invalid_texts: writer.invalid_texts,
             keyless: None,
         };
-        self.send(walk, read, end).await?;
-        walk.rows += rows;
-        if last_key.is_some() {
-            walk.after = last_key;
-        }
-        Ok(last)
+        self.board.sent(part, rows, bytes);
+        let answer = self.send(part, read, end).await?;
+        // What is kept is what the chunk needs.
+        drop(memory.split(memory.num_permits().saturating_sub(bytes / BUDGET_UNIT)));
+        let (board, part) = (self.board.clone(), part.clone());
+        tokio::spawn(async move {
+            let taken = answer.await.is_ok();
+            drop(memory);
+            if taken {
+                board.committed(&part, rows as u64);
+            } else {
+                board.refused(&part, done);
+            }
+        });
+        Ok(())
     }
 
-    /// What to do after a failure; answers whether the table is finished with.
-    async fn recover(
-        &mut self,
-        walk: &mut Walk,
-        name: &str,
-        failure: ChunkFailure,
-    ) -> Result<bool, Failure> {
+    async fn memory(&self) -> Result<OwnedSemaphorePermit, ChunkFailure> {
+        let units = (CHUNK_BYTES / BUDGET_UNIT) as u32;
+        let memory = self.budget.clone().acquire_many_owned(units).await;
+        memory.map_err(|_| ChunkFailure::Closed)
+    }
+
+    /// Leaves what comes after the part's first chunk to the others.
+    async fn split(&mut self, part: &mut Part) -> Result<(), ChunkFailure> {
+        let table = part.table.clone();
+        let range = ChunkRange { after: part.range.after.as_deref(), upto: None, rows: part.rows };
+        let link = self.link().await?;
+        if let Some(boundary) = read_boundary(&mut link.connection, &table, range).await? {
+            self.board.put_back(part, part.range.following(boundary.clone()));
+            part.range.upto = Some(boundary);
+        }
+        Ok(())
+    }
+
+    /// What to do after a failure.
+    async fn recover(&mut self, part: &Part, failure: ChunkFailure) -> Result<(), Failure> {
         match failure {
             ChunkFailure::Closed => return Err(Failure::Closed),
+            ChunkFailure::Void => return Ok(()),
             ChunkFailure::Refused => {
-                warn!(table = name, "snapshot chunk was not taken, reading it again");
+                warn!(table = &*part.name, "snapshot chunk was not taken, reading it again");
             }
-            ChunkFailure::Read(ReadFailure::TableChanged) => return self.reload(walk, name).await,
+            ChunkFailure::Read(ReadFailure::TableChanged) => return self.reload(part).await,
             ChunkFailure::Read(ReadFailure::BadRow(reason)) => {
                 self.link = None;
                 error!(
-                    table = name,
+                    table = &*part.name,
                     reason,
                     "snapshot of table stopped; cure the row and restart, or take the table out of `tables`"
                 );
-                return Ok(true);
+                self.board.remove(part);
+                return Ok(());
             }
             ChunkFailure::Read(failure) => {
                 self.link = None;
-                let error = failure.into_error(&connect::place(&self.config), name);
-                self.pass_or_fail(name, error)?;
+                let error = failure.into_error(&connect::place(&self.config), &part.name);
+                self.pass_or_fail(&part.name, error)?;
             }
             ChunkFailure::Reader(error) => {
                 self.link = None;
-                self.pass_or_fail(name, error)?;
+                self.pass_or_fail(&part.name, error)?;
             }
         }
-        tokio::time::sleep(walk.pause).await;
-        walk.pause = (walk.pause * 2).min(PAUSE_MAX);
-        Ok(false)
+        self.board.put_off(part, part.range.clone());
+        Ok(())
     }
 
     fn pass_or_fail(&self, name: &str, error: ReaderError) -> Result<(), Failure> {
@@ -329,119 +323,143 @@ impl SnapshotReader {
     }
 
     /// The table was changed: goes on with its new shape, from the start when its key is another one.
-    async fn reload(&mut self, walk: &mut Walk, name: &str) -> Result<bool, Failure> {
-        let source = self.config.name.clone();
+    async fn reload(&mut self, part: &Part) -> Result<(), Failure> {
+        let (name, source) = (&*part.name, self.config.name.clone());
         let loaded = match self.link().await {
             Ok(link) => {
-                let id = &walk.table.schema.id;
+                let id = &part.table.schema.id;
                 catalog::load_one(&mut link.connection, &link.server, &source, id).await
             }
             Err(error) => Err(error),
         };
         let table = match loaded {
-            Ok(table) => table,
+            Ok(Some(table)) => table,
+            Ok(None) => {
+                info!(table = name, "table is gone, its snapshot is done");
+                self.give_up(part).await?;
+                self.board.remove(part);
+                return Ok(());
+            }
             // Its new shape cannot be captured; the stream stops the table with the same finding.
             Err(ReaderError::Query { reason, .. }) => {
                 error!(table = name, reason, "snapshot of table stopped");
-                return Ok(true);
+                self.board.remove(part);
+                return Ok(());
             }
             Err(error) => {
                 self.link = None;
                 self.pass_or_fail(name, error)?;
-                tokio::time::sleep(walk.pause).await;
-                walk.pause = (walk.pause * 2).min(PAUSE_MAX);
-                return Ok(false);
+                self.board.put_off(part, part.range.clone());
+                return Ok(());
             }
         };
-        let Some(table) = table else {
-            info!(table = name, "table is gone, its snapshot is done");
-            return self.give_up(walk).await.map(|()| true);
-        };
-        if table.schema.key.is_empty() && !walk.keyless {
+        if table.schema.key.is_empty() && !part.table.schema.key.is_empty() {
             error!(
                 table = name,
                 "table lost its key during its snapshot; give it a key, or restart the reader to read it as a table \
                  without a key"
             );
-            return Ok(true);
+            self.board.remove(part);
+            return Ok(());
         }
-        let same_place = walk.after.as_ref().is_none_or(|after| {
-            is_key_of(&table, after) && table.key_names() == walk.table.key_names()
-        });
-        if !same_place {
+        let ends = [&part.range.after, &part.range.upto];
+        let same_order = table.key_names() == part.table.key_names()
+            && ends.into_iter().flatten().all(|key| is_key_of(&table, key));
+        if !same_order {
             warn!(
                 table = name,
                 "key changed during the snapshot, reading the table from its start"
             );
-            walk.after = None;
         }
-        walk.table = table;
-        Ok(false)
+        self.board.replace(part, table, !same_order);
+        if same_order {
+            self.board.put_off(part, part.range.clone());
+        }
+        Ok(())
     }
 
     /// Ends a table's snapshot without (more) rows. Tries until the encode thread has taken it.
-    pub(super) async fn give_up(&mut self, walk: &mut Walk) -> Result<(), Failure> {
+    pub(super) async fn give_up(&mut self, part: &Part) -> Result<(), Failure> {
         loop {
-            match self.open_window(&walk.table).await {
-                Ok(_) => {}
-                Err(ChunkFailure::Closed) => return Err(Failure::Closed),
-                Err(_) => {
-                    tokio::time::sleep(walk.pause).await;
-                    continue;
-                }
-            }
             let end = ChunkEnd {
                 high: BinlogPlace::default(),
-                last: true,
+                part: TablePart::Rest,
                 zero_dates: 0,
                 invalid_texts: 0,
                 keyless: None,
             };
-            match self.send(walk, ReadRows::default(), end).await {
-                Ok(()) => return Ok(()),
+            let given_up = match self.open_window(part).await {
+                Ok(_) => self.send_and_wait(part, ReadRows::default(), end).await,
+                Err(failure) => Err(failure),
+            };
+            match given_up {
+                Ok(()) | Err(ChunkFailure::Void) => return Ok(()),
                 Err(ChunkFailure::Closed) => return Err(Failure::Closed),
-                Err(_) => tokio::time::sleep(walk.pause).await,
+                Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
     }
 
     /// Step 1.
-    pub(super) async fn open_window(
-        &mut self,
-        table: &CatalogTable,
-    ) -> Result<StreamState, ChunkFailure> {
-        self.ask(table.name()).await
+    pub(super) async fn open_window(&mut self, part: &Part) -> Result<StreamState, ChunkFailure> {
+        let state = self.ask(&part.name, part.range.order, part.restart).await?;
+        if state.unwanted {
+            self.board.remove(part);
+            return Err(ChunkFailure::Void);
+        }
+        if state.generation != part.generation {
+            self.board.set_generation(part, state.generation);
+            return Err(ChunkFailure::Void);
+        }
+        Ok(state)
     }
 
-    async fn ask(&mut self, table: String) -> Result<StreamState, ChunkFailure> {
+    async fn ask(
+        &mut self,
+        table: &str,
+        order: u64,
+        restart: bool,
+    ) -> Result<StreamState, ChunkFailure> {
         let (reply, answer) = oneshot::channel();
-        let request = WindowRequest { table, reply };
+        let request = WindowRequest { table: table.to_owned(), order, restart, reply };
         self.inbox.send(Input::OpenWindow(request)).await.map_err(|_| ChunkFailure::Closed)?;
         answer.await.map_err(|_| self.dropped())
     }
 
-    /// Steps 5 and 6.
-    pub(super) async fn send(
+    /// Step 5; the answer is that of step 6.
+    async fn send(
         &mut self,
-        walk: &Walk,
+        part: &Part,
         read: ReadRows,
         end: ChunkEnd,
-    ) -> Result<(), ChunkFailure> {
+    ) -> Result<oneshot::Receiver<()>, ChunkFailure> {
         let (committed, answer) = oneshot::channel();
         let chunk = SnapshotChunk {
-            schema: walk.table.schema.clone(),
+            schema: part.table.schema.clone(),
             bytes: read.bytes,
             rows: read.rows,
             high: end.high,
-            last_key: read.last_key.or_else(|| walk.after.clone()),
-            last: end.last,
-            rows_estimated: walk.table.rows_estimated(),
+            order: part.range.order,
+            part: end.part,
+            generation: part.generation,
+            rows_estimated: part.table.rows_estimated(),
             zero_dates: end.zero_dates,
             invalid_texts: end.invalid_texts,
             keyless: end.keyless,
             committed,
         };
         self.inbox.send(Input::Chunk(chunk)).await.map_err(|_| ChunkFailure::Closed)?;
+        Ok(answer)
+    }
+
+    /// Steps 5 and 6.
+    pub(super) async fn send_and_wait(
+        &mut self,
+        part: &Part,
+        read: ReadRows,
+        end: ChunkEnd,
+    ) -> Result<(), ChunkFailure> {
+        let answer = self.send(part, read, end).await?;
         answer.await.map_err(|_| self.dropped())
     }
 
@@ -470,13 +488,5 @@ impl SnapshotReader {
     /// Gives the connection up, with whatever is still on its way.
     pub(super) fn drop_link(&mut self) {
         self.link = None;
-    }
-}
-
-fn report(walk: &mut Walk, name: &str) {
-    if walk.reported.elapsed() >= REPORT_INTERVAL {
-        walk.reported = Instant::now();
-        let rows_estimated = walk.table.rows_estimated().max(walk.rows);
-        info!(table = name, rows = walk.rows, rows_estimated, "snapshot progress");
     }
 }

@@ -11,15 +11,12 @@ use schemas::{position::BinlogPlace, row_digest::row_digest};
 
 use crate::flow::SnapshotChunk;
 
-/// Keys remembered for all tables together, 16 bytes and the set's own overhead each: about 100 MB.
-const KEYS_MAX: usize = 2_000_000;
-
 /// The digest by which a key datum is remembered. 128 bits: two keys that share one are not to be expected.
 pub fn key_digest(key: &[u8]) -> u128 {
     row_digest([Some(key)])
 }
 
-/// Bytes of held records for one chunk; beyond it the chunk is read again.
+/// Bytes of held records for one table; beyond it the chunks that were asked for are read again.
 const HELD_BYTES_MAX: usize = 32 << 20;
 
 /// An update that lacks columns, of a row that a chunk may bring: written again after the chunk's row.
@@ -38,31 +35,35 @@ pub struct HeldUpdate {
 /// A table whose snapshot is under way.
 #[derive(Debug, Default)]
 pub struct Window {
+    generation: u64,
     changed: HashSet<u128>,
-    /// A chunk may be taken: it was asked for, and nothing made it void since.
-    chunk_asked: bool,
-    emptied: bool,
-    /// Keys from before the last `ask` were forgotten for lack of memory.
-    forgetful: bool,
-    /// The table's rows became others: its reader is to begin at the first key again.
-    from_start: bool,
-    /// Updates that lack columns since the chunk was asked for, by the digest of their key.
+    /// Chunks that may be taken, by their order: they were asked for, and nothing made them void since.
+    asked: HashMap<u64, Asked>,
+    /// Updates that lack columns since the first of `asked`, with the digest of their key.
     held: Vec<(u128, HeldUpdate)>,
     held_bytes: usize,
 }
 
+#[derive(Debug, Default)]
+struct Asked {
+    /// The table was emptied since.
+    emptied: bool,
+    /// How many updates were held then: they are in the chunk's rows.
+    held_before: usize,
+}
+
 impl Window {
-    /// Holds an update that lacks columns. The chunk's row may be older than it, and must come before it; an update from
+    /// Holds an update that lacks columns. A chunk's row may be older than it, and must come before it; an update from
     /// before the chunk was asked for is in the chunk's row.
     pub fn hold(&mut self, key: &[u8], update: HeldUpdate) {
         let digest = key_digest(key);
-        if !self.chunk_asked || self.changed.contains(&digest) {
+        if self.asked.is_empty() || self.changed.contains(&digest) {
             return;
         }
         self.held_bytes += update.key.len() + update.value.len() + update.headers.len();
         if self.held_bytes > HELD_BYTES_MAX {
-            self.chunk_asked = false;
-            self.held = Vec::new();
+            self.asked.clear();
+            self.forget_held();
             return;
         }
         self.held.push((digest, update));
@@ -70,14 +71,38 @@ impl Window {
 
     /// Notes a key that the stream changed.
     pub fn note(&mut self, key: &[u8]) {
-        if self.changed.len() >= KEYS_MAX {
-            // Nobody asks for chunks of a table that cannot be read; one that was asked for is read again.
-            self.changed = HashSet::new();
-            self.chunk_asked = false;
-            self.forgetful = true;
-        }
         self.changed.insert(key_digest(key));
     }
+
+    fn forget_held(&mut self) {
+        self.held = Vec::new();
+        self.held_bytes = 0;
+    }
+
+    /// The held updates of the chunk's rows, in their order.
+    fn updates_of(&mut self, chunk: &SnapshotChunk, asked: &Asked) -> Vec<HeldUpdate> {
+        let held = self.held.get(asked.held_before..).unwrap_or_default();
+        let mut updates = Vec::new();
+        if !held.is_empty() {
+            let keys: HashSet<u128> =
+                chunk.rows.iter().map(|(key, _)| key_digest(&chunk.bytes[key.clone()])).collect();
+            let of_rows = held.iter().filter(|(key, _)| keys.contains(key));
+            updates.extend(of_rows.map(|(_, update)| update.clone()));
+        }
+        if self.asked.is_empty() {
+            self.forget_held();
+        }
+        updates
+    }
+}
+
+/// A chunk to be written now.
+#[derive(Debug)]
+pub struct ReadyChunk {
+    /// Without the rows that the stream has changed.
+    pub chunk: SnapshotChunk,
+    /// To be written after its rows.
+    pub updates: Vec<HeldUpdate>,
 }
 
 /// All windows by `database.table`.
@@ -85,50 +110,53 @@ impl Window {
 pub struct Windows {
     open: HashMap<String, Window>,
     waiting: Vec<SnapshotChunk>,
-    keys: usize,
+    generations: u64,
 }
 
 impl Windows {
     /// Opens a table's window with the keys that the log shows as changed since its snapshot began.
     pub fn open(&mut self, table: &str, changed: HashSet<u128>) {
-        self.keys += changed.len();
-        self.open.insert(table.to_owned(), Window { changed, ..Window::default() });
+        let window = Window { generation: self.generations, changed, ..Window::default() };
+        self.open.insert(table.to_owned(), window);
+    }
+
+    /// Opens the window of a table that is to be read from now on; answers the walk's generation.
+    pub fn open_now(&mut self, table: &str) -> u64 {
+        self.generations += 1;
+        self.open(table, HashSet::new());
+        self.generations
     }
 
     /// The table's rows became others without events. Answers whether its snapshot was under way: then it begins again,
     /// and what was read is void.
     pub fn begin_again(&mut self, table: &str) -> bool {
-        let Some(window) = self.open.get_mut(table) else { return false };
-        *window = Window { from_start: true, ..Window::default() };
-        self.waiting.retain(|chunk| table_of(chunk) != table);
-        self.recount();
-        true
+        let under_way = self.open.contains_key(table);
+        if under_way {
+            self.waiting.retain(|chunk| table_of(chunk) != table);
+            self.open_now(table);
+        }
+        under_way
     }
 
-    /// A chunk of the table is about to be read. What was asked for before is void. Answers whether the table is to be
-    /// read from its start.
-    pub fn ask(&mut self, table: &str) -> bool {
-        let window = self.open.entry(table.to_owned()).or_default();
-        if self.keys > KEYS_MAX || window.forgetful {
-            if !window.forgetful {
-                tracing::warn!(
-                    table,
-                    "so many rows change while they are read for the first time that rows inserted meanwhile can be \
-                     in a history table twice; tables kept as state are not affected"
-                );
-            }
-            // From here on only the chunk itself is protected, which keeps every state right.
-            self.keys = self.keys.saturating_sub(window.changed.len());
-            window.changed = HashSet::new();
-            window.forgetful = true;
-        }
-        window.chunk_asked = true;
-        window.held.clear();
-        window.held_bytes = 0;
-        window.emptied = false;
-        let from_start = std::mem::take(&mut window.from_start);
+    /// The walk of a table begins at its first key again, with what is known of the stream's changes.
+    pub fn restart(&mut self, table: &str) {
         self.waiting.retain(|chunk| table_of(chunk) != table);
-        from_start
+        if let Some(window) = self.open.get_mut(table) {
+            self.generations += 1;
+            window.generation = self.generations;
+            window.asked.clear();
+            window.forget_held();
+        }
+    }
+
+    /// A chunk of the table is about to be read. Answers the walk's generation; `None` when the table is not to be read.
+    pub fn ask(&mut self, table: &str, order: u64) -> Option<u64> {
+        let window = self.open.get_mut(table)?;
+        let asked = Asked { emptied: false, held_before: window.held.len() };
+        if window.asked.insert(order, asked).is_some() {
+            self.waiting.retain(|chunk| table_of(chunk) != table || chunk.order != order);
+        }
+        Some(window.generation)
     }
 
     /// The table's window; `None` when its snapshot is done, which is the usual case.
@@ -139,35 +167,18 @@ impl Windows {
         self.open.get_mut(table)
     }
 
-    /// Counts the keys again after some were noted.
-    pub fn recount(&mut self) {
-        self.keys = self.open.values().map(|window| window.changed.len()).sum();
-    }
-
-    /// TRUNCATE or DROP emptied the table: no row of the chunk that was asked for is left, whether it has been read yet
+    /// The stream emptied the table: no row of a chunk that was asked for is left, whether it has been read yet
     /// or not. Rows that were inserted since, and may be in the chunk too, come with their own events.
     pub fn empty(&mut self, table: &str) {
         if let Some(window) = self.open.get_mut(table) {
-            window.emptied = true;
+            window.asked.values_mut().for_each(|asked| asked.emptied = true);
         }
     }
 
     /// The table's snapshot is done, or given up.
     pub fn close(&mut self, table: &str) {
         self.open.remove(table);
-        self.recount();
-    }
-
-    /// The held updates of a chunk's rows, in their order.
-    pub fn held_updates(&mut self, chunk: &SnapshotChunk) -> Vec<HeldUpdate> {
-        let Some(window) = self.open.get_mut(&table_of(chunk)) else { return Vec::new() };
-        let held = std::mem::take(&mut window.held);
-        if held.is_empty() {
-            return Vec::new();
-        }
-        let keys: HashSet<u128> =
-            chunk.rows.iter().map(|(key, _)| key_digest(&chunk.bytes[key.clone()])).collect();
-        held.into_iter().filter(|(key, _)| keys.contains(key)).map(|(_, held)| held).collect()
+        self.waiting.retain(|chunk| table_of(chunk) != table);
     }
 
     /// Keeps a chunk until the stream has reached its `high` place.
@@ -177,15 +188,17 @@ impl Windows {
 
     /// Takes a chunk whose `high` place the stream has reached, without the rows that the stream has changed. A chunk
     /// that was not asked for is dropped: its reader sees that and reads again.
-    pub fn take_ready(&mut self, stream: &BinlogPlace) -> Option<SnapshotChunk> {
+    pub fn take_ready(&mut self, stream: &BinlogPlace) -> Option<ReadyChunk> {
         loop {
             let at = self.waiting.iter().position(|chunk| stream.reached(&chunk.high))?;
-            let mut chunk = self.waiting.swap_remove(at);
+            // In the order in which they came: one after the other is cheaper for whoever reads the log.
+            let mut chunk = self.waiting.remove(at);
             let Some(window) = self.open.get_mut(&table_of(&chunk)) else { continue };
-            if !std::mem::take(&mut window.chunk_asked) {
+            if window.generation != chunk.generation {
                 continue;
             }
-            if window.emptied {
+            let Some(asked) = window.asked.remove(&chunk.order) else { continue };
+            if asked.emptied {
                 chunk.rows.clear();
             } else if !window.changed.is_empty() {
                 let bytes = &chunk.bytes;
@@ -193,7 +206,8 @@ impl Windows {
                     .rows
                     .retain(|(key, _)| !window.changed.contains(&key_digest(&bytes[key.clone()])));
             }
-            return Some(chunk);
+            let updates = window.updates_of(&chunk, &asked);
+            return Some(ReadyChunk { chunk, updates });
         }
     }
 }
@@ -205,19 +219,20 @@ pub fn table_of(chunk: &SnapshotChunk) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{ops::Range, sync::Arc};
 
-    use schemas::{table_id::TableId, table_schema::TableSchema};
+    use schemas::{position::DoneRange, table_id::TableId, table_schema::TableSchema};
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::flow::TablePart;
 
     fn place(offset: u64) -> BinlogPlace {
         BinlogPlace { file: "b.000001".into(), offset }
     }
 
     /// A chunk of the keys `a` and `b` that holds at 100.
-    fn chunk() -> (SnapshotChunk, oneshot::Receiver<()>) {
+    fn chunk_of(generation: u64, order: u64) -> (SnapshotChunk, oneshot::Receiver<()>) {
         let (committed, answer) = oneshot::channel();
         let chunk = SnapshotChunk {
             schema: Arc::new(TableSchema {
@@ -228,8 +243,9 @@ mod tests {
             bytes: b"ab".to_vec(),
             rows: vec![(0..1, 0..1), (1..2, 1..2)],
             high: place(100),
-            last_key: None,
-            last: false,
+            order,
+            part: TablePart::Range(DoneRange { order, ..DoneRange::default() }),
+            generation,
             rows_estimated: 2,
             zero_dates: 0,
             invalid_texts: 0,
@@ -239,81 +255,133 @@ mod tests {
         (chunk, answer)
     }
 
+    fn chunk() -> SnapshotChunk {
+        chunk_of(0, 1).0
+    }
+
     fn windows() -> Windows {
         let mut windows = Windows::default();
         windows.open("d.t", HashSet::new());
         windows
     }
 
+    fn rows_taken(windows: &mut Windows) -> Vec<(Range<usize>, Range<usize>)> {
+        windows.take_ready(&place(100)).expect("reached").chunk.rows
+    }
+
     #[test]
     fn chunk_waits_for_its_place_and_loses_the_keys_that_the_stream_changed() {
         let mut windows = windows();
-        windows.ask("d.t");
-        windows.wait(chunk().0);
+        assert_eq!(windows.ask("d.t", 1), Some(0));
+        windows.wait(chunk());
         assert!(windows.take_ready(&place(99)).is_none());
         windows.of("d.t").expect("open").note(b"a");
-        let ready = windows.take_ready(&place(100)).expect("reached");
-        assert_eq!(ready.rows, [(1..2, 1..2)]);
+        assert_eq!(rows_taken(&mut windows), [(1..2, 1..2)]);
     }
 
     #[test]
     fn row_inserted_before_its_chunk_was_asked_for_is_not_in_the_log_twice() {
         let mut windows = windows();
         windows.of("d.t").expect("open").note(b"b");
-        windows.ask("d.t");
-        windows.wait(chunk().0);
-        assert_eq!(windows.take_ready(&place(100)).expect("reached").rows, [(0..1, 0..1)]);
+        windows.ask("d.t", 1);
+        windows.wait(chunk());
+        assert_eq!(rows_taken(&mut windows), [(0..1, 0..1)]);
     }
 
     #[test]
     fn keys_that_the_log_shows_are_as_if_the_stream_had_just_changed_them() {
         let mut windows = Windows::default();
         windows.open("d.t", HashSet::from([key_digest(b"a")]));
-        windows.ask("d.t");
-        windows.wait(chunk().0);
-        assert_eq!(windows.take_ready(&place(100)).expect("reached").rows, [(1..2, 1..2)]);
+        windows.ask("d.t", 1);
+        windows.wait(chunk());
+        assert_eq!(rows_taken(&mut windows), [(1..2, 1..2)]);
     }
 
     #[test]
-    fn emptied_table_leaves_no_row_of_the_chunk() {
+    fn several_chunks_of_a_table_are_under_way_at_once() {
         let mut windows = windows();
-        windows.ask("d.t");
-        windows.empty("d.t");
-        windows.wait(chunk().0);
-        assert!(windows.take_ready(&place(100)).expect("reached").rows.is_empty());
-    }
-
-    #[test]
-    fn walk_that_is_to_begin_again_loses_its_chunk_and_is_told_once() {
-        let mut windows = windows();
-        assert!(!windows.ask("d.t"));
+        windows.ask("d.t", 1);
+        windows.ask("d.t", 2);
+        windows.wait(chunk_of(0, 2).0);
         windows.of("d.t").expect("open").note(b"a");
-        windows.wait(chunk().0);
+        windows.wait(chunk());
+        for order in [2, 1] {
+            let ready = windows.take_ready(&place(100)).expect("reached").chunk;
+            assert_eq!((ready.order, ready.rows.len()), (order, 1));
+        }
+    }
+
+    #[test]
+    fn emptied_table_leaves_no_row_of_any_chunk_that_was_asked_for() {
+        let mut windows = windows();
+        windows.ask("d.t", 1);
+        windows.ask("d.t", 2);
+        windows.empty("d.t");
+        windows.ask("d.t", 3);
+        for (order, rows) in [(1, 0), (2, 0), (3, 2)] {
+            windows.wait(chunk_of(0, order).0);
+            assert_eq!(rows_taken(&mut windows).len(), rows);
+        }
+    }
+
+    #[test]
+    fn walk_that_is_to_begin_again_loses_its_chunks_and_has_another_generation() {
+        let mut windows = windows();
+        windows.ask("d.t", 1);
+        windows.ask("d.t", 2);
+        windows.of("d.t").expect("open").note(b"a");
+        windows.wait(chunk());
         assert!(windows.begin_again("d.t"));
+        windows.wait(chunk_of(0, 2).0);
         assert!(windows.take_ready(&place(100)).is_none(), "read before the rows became others");
-        assert!(windows.ask("d.t") && !windows.ask("d.t"));
-        windows.wait(chunk().0);
-        assert_eq!(windows.take_ready(&place(100)).expect("reached").rows.len(), 2);
+        assert_eq!(windows.ask("d.t", 1), Some(1));
+        windows.wait(chunk());
+        assert!(windows.take_ready(&place(100)).is_none(), "of the walk before");
+        windows.wait(chunk_of(1, 1).0);
+        assert_eq!(rows_taken(&mut windows).len(), 2);
         assert!(!windows.begin_again("d.other"));
+    }
+
+    #[test]
+    fn restarted_walk_still_knows_what_the_stream_changed() {
+        let mut windows = windows();
+        windows.of("d.t").expect("open").note(b"a");
+        windows.restart("d.t");
+        assert_eq!(windows.ask("d.t", 1), Some(1));
+        windows.wait(chunk_of(1, 1).0);
+        assert_eq!(rows_taken(&mut windows), [(1..2, 1..2)]);
     }
 
     #[test]
     fn chunk_that_was_not_asked_for_is_not_taken() {
         let mut windows = windows();
-        let (chunk, mut answer) = chunk();
+        let (chunk, mut answer) = chunk_of(0, 1);
         windows.wait(chunk);
         assert!(windows.take_ready(&place(100)).is_none());
         assert!(answer.try_recv().is_err(), "the chunk's reader sees that it was dropped");
+        windows.close("d.t");
+        assert_eq!(windows.ask("d.t", 1), None);
     }
 
     #[test]
-    fn without_memory_for_all_keys_the_chunk_itself_stays_protected() {
+    fn updates_that_lack_columns_come_after_the_rows_of_chunks_asked_for_before_them() {
+        let update = |n: i64| HeldUpdate {
+            key: Vec::new(),
+            value: Vec::new(),
+            headers: Vec::new(),
+            timestamp_ms: n,
+        };
         let mut windows = windows();
-        windows.of("d.t").expect("open").note(b"a");
-        windows.keys = KEYS_MAX + 1;
-        windows.ask("d.t");
-        windows.of("d.t").expect("open").note(b"b");
-        windows.wait(chunk().0);
-        assert_eq!(windows.take_ready(&place(100)).expect("reached").rows, [(0..1, 0..1)]);
+        windows.of("d.t").expect("open").hold(b"a", update(0));
+        windows.ask("d.t", 1);
+        windows.of("d.t").expect("open").hold(b"a", update(1));
+        windows.ask("d.t", 2);
+        windows.of("d.t").expect("open").hold(b"c", update(2));
+        windows.of("d.t").expect("open").hold(b"b", update(3));
+        for (order, expected) in [(2, vec![3]), (1, vec![1, 3])] {
+            windows.wait(chunk_of(0, order).0);
+            let updates = windows.take_ready(&place(100)).expect("reached").updates;
+            assert_eq!(updates.iter().map(|u| u.timestamp_ms).collect::<Vec<_>>(), expected);
+        }
     }
 }

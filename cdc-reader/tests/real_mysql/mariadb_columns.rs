@@ -128,7 +128,7 @@ fn mariadbs_own_types_have_the_servers_text_from_binlog_and_snapshot() {
                 plan
             });
             let mut writer = RowWriter::new(table, options);
-            let range = ChunkRange { after: None, rows: 100 };
+            let range = ChunkRange { after: None, upto: None, rows: 100 };
             let read = read_chunk(
                 &mut connection,
                 table,

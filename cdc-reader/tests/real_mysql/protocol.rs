@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use cdc_reader::{
-    flow::{Input, SnapshotChunk, StreamState},
+    flow::{Input, SnapshotChunk, StreamState, TablePart},
     mysql::{catalog::CatalogTable, place::gtid_executed},
-    snapshot,
+    snapshot::{self, request::Request},
 };
 use schemas::{position::TableSnapshot, table_id::TableId};
 use tokio::sync::mpsc;
@@ -31,10 +31,12 @@ impl Played {
         config.snapshot_chunk_rows = chunk_rows;
         let (inbox, received) = mpsc::channel(4);
         let shutdown = CancellationToken::new();
+        config.snapshot_readers = 1;
         let run = tokio::spawn(snapshot::run(
             Arc::new(config),
             tables,
             progress,
+            mpsc::channel(1).1,
             inbox,
             shutdown.clone(),
         ));
@@ -48,6 +50,7 @@ impl Played {
         loop {
             match self.received.recv().await? {
                 Input::OpenWindow(request) => {
+                    self.state.generation += u64::from(request.restart);
                     request.reply.send(self.state.clone()).expect("is awaited");
                 }
                 Input::Chunk(chunk) => return Some(chunk),
@@ -57,8 +60,13 @@ impl Played {
     }
 }
 
-fn sizes_and_end(chunk: &SnapshotChunk) -> (usize, bool) {
-    (chunk.rows.len(), chunk.last)
+/// How many rows a chunk has, and the key at which it ends, if the table does not end there.
+fn size_and_end(chunk: &SnapshotChunk) -> (usize, Option<&str>) {
+    let end = match &chunk.part {
+        TablePart::Range(range) => range.upto.as_ref(),
+        TablePart::Rest => None,
+    };
+    (chunk.rows.len(), end.map(|key| key[0].as_str()))
 }
 
 #[test]
@@ -75,22 +83,20 @@ fn tables_are_walked_and_a_refused_chunk_is_read_again() {
         let progress = BTreeMap::from([(format!("{}.done", db.name), done)]);
         let mut played = Played::start(&mut db, tables, progress, 2).await;
         let first = played.chunk().await.expect("a chunk");
-        assert_eq!(sizes_and_end(&first), (2, false));
+        assert_eq!(size_and_end(&first), (2, Some("2")));
         assert!(first.high.offset > 0 && !first.high.file.is_empty());
-        drop(first);
-        let again = played.chunk().await.expect("the same chunk");
-        assert_eq!(again.last_key, Some(vec!["2".to_owned()]));
-        again.committed.send(()).expect("is awaited");
+        // The next one does not wait for the first.
         let second = played.chunk().await.expect("a chunk");
-        assert_eq!(
-            (sizes_and_end(&second), &second.last_key),
-            ((2, false), &Some(vec!["4".to_owned()]))
-        );
+        assert_eq!(size_and_end(&second), (2, Some("4")));
+        drop(first);
         second.committed.send(()).expect("is awaited");
-        let third = played.chunk().await.expect("a chunk");
-        assert_eq!(sizes_and_end(&third), (1, true));
-        third.committed.send(()).expect("is awaited");
-        assert!(played.chunk().await.is_none());
+        let mut ends = Vec::new();
+        while let Some(chunk) = played.chunk().await {
+            ends.push((chunk.rows.len(), size_and_end(&chunk).1.map(str::to_owned)));
+            chunk.committed.send(()).expect("is awaited");
+        }
+        ends.sort();
+        assert_eq!(ends, [(1, None), (2, Some("2".to_owned()))]);
         played.run.await.expect("joins").expect("ends well");
     });
 }
@@ -112,7 +118,7 @@ fn a_restart_goes_on_after_the_stored_key_and_shutdown_ends_it() {
         let progress = BTreeMap::from([(format!("{}.t", db.name), stored)]);
         let mut played = Played::start(&mut db, tables, progress, 1).await;
         let chunk = played.chunk().await.expect("a chunk");
-        assert_eq!(chunk.last_key, Some(vec!["utf8mb4_0900_ai_ci:42".to_owned()]));
+        assert_eq!(size_and_end(&chunk), (1, Some("utf8mb4_0900_ai_ci:42")));
         played.shutdown.cancel();
         played.run.await.expect("joins").expect("ends well");
     });
@@ -125,20 +131,22 @@ fn ddl_between_chunks_is_followed() {
         db.run("CREATE TABLE t (k INT PRIMARY KEY, v INT, w INT);\nINSERT INTO t VALUES (1,1,1),(2,2,2),(3,3,3)").await;
         let tables = db.catalog().await.tables;
         let mut played = Played::start(&mut db, tables, BTreeMap::new(), 1).await;
-        played.chunk().await.expect("a chunk").committed.send(()).expect("is awaited");
-        // The next chunk may have been read already: then it is of the old shape, and right.
-        let second = played.chunk().await.expect("a chunk");
-        db.run("ALTER TABLE t DROP COLUMN v").await;
-        second.committed.send(()).expect("is awaited");
-        let third = played.chunk().await.expect("a chunk");
-        assert_eq!(third.schema.columns.len(), 2);
-        assert_eq!(third.last_key, Some(vec!["3".to_owned()]));
-        db.run("DROP TABLE t").await;
-        third.committed.send(()).expect("is awaited");
-        let end = played.chunk().await.expect("the end");
-        assert_eq!(sizes_and_end(&end), (0, true));
-        end.committed.send(()).expect("is awaited");
-        assert!(played.chunk().await.is_none());
+        // Chunks that have been read already are of the old shape, and right.
+        let first = played.chunk().await.expect("a chunk");
+        db.run("ALTER TABLE t DROP COLUMN v, ADD COLUMN x INT").await;
+        let mut rows = first.rows.len();
+        let mut last = first.schema.clone();
+        first.committed.send(()).expect("is awaited");
+        while rows < 3 {
+            let chunk = played.chunk().await.expect("a chunk");
+            rows += chunk.rows.len();
+            last = chunk.schema.clone();
+            chunk.committed.send(()).expect("is awaited");
+        }
+        assert!(last.columns.iter().any(|column| column.name == "x"));
+        while let Some(chunk) = played.chunk().await {
+            chunk.committed.send(()).expect("is awaited");
+        }
         played.run.await.expect("joins").expect("ends well");
     });
 }
@@ -170,11 +178,17 @@ fn changed_order_of_the_key_begins_the_table_anew() {
         let tables = db.catalog().await.tables;
         let mut played = Played::start(&mut db, tables, BTreeMap::new(), 1).await;
         let first = played.chunk().await.expect("a chunk");
-        assert_eq!(first.last_key, Some(vec!["utf8mb4_bin:42".to_owned()]));
+        assert_eq!(size_and_end(&first), (1, Some("utf8mb4_bin:42")));
         db.run("ALTER TABLE t MODIFY k VARCHAR(9) COLLATE utf8mb4_0900_ai_ci").await;
-        first.committed.send(()).expect("is awaited");
-        let anew = played.chunk().await.expect("a chunk");
-        assert_eq!(anew.last_key, Some(vec!["utf8mb4_0900_ai_ci:61".to_owned()]));
+        drop(first);
+        // The reader says that the walk begins again, and goes on when it has another generation.
+        let anew = loop {
+            let chunk = played.chunk().await.expect("a chunk");
+            if chunk.generation == 1 {
+                break chunk;
+            }
+        };
+        assert_eq!(size_and_end(&anew), (1, Some("utf8mb4_0900_ai_ci:61")));
         played.shutdown.cancel();
         played.run.await.expect("joins").expect("ends well");
     });
@@ -188,7 +202,7 @@ fn table_without_a_key_is_one_chunk_from_one_view() {
         let tables = db.catalog().await.tables;
         let mut played = Played::start(&mut db, tables, BTreeMap::new(), 1).await;
         let chunk = played.chunk().await.expect("a chunk");
-        assert_eq!(sizes_and_end(&chunk), (3, true));
+        assert_eq!(size_and_end(&chunk), (3, None));
         let view = chunk.keyless.as_ref().expect("a view");
         assert!(!view.executed_before.is_empty());
         assert!(chunk.rows.iter().all(|(key, row)| key.is_empty() && row.len() == 2));
@@ -209,13 +223,15 @@ fn table_that_is_gone_when_it_is_to_be_read_is_told_to_the_stream() {
         let id = TableId::new(&db.config.name, &db.name, "gone");
         let (inbox, mut received) = mpsc::channel(4);
         let (ask, asked) = mpsc::channel(1);
-        let run = tokio::spawn(snapshot::run_requested(
+        let run = tokio::spawn(snapshot::run(
             Arc::new(db.config.clone()),
+            Vec::new(),
+            BTreeMap::new(),
             asked,
             inbox,
             CancellationToken::new(),
         ));
-        ask.send(id.clone()).await.expect("is awaited");
+        ask.send(Request::Read { table: id.clone(), generation: 1 }).await.expect("is awaited");
         drop(ask);
         for taken in [false, true] {
             let Some(Input::OpenWindow(request)) = received.recv().await else {
@@ -224,7 +240,7 @@ fn table_that_is_gone_when_it_is_to_be_read_is_told_to_the_stream() {
             assert_eq!(request.table, format!("{}.gone", db.name));
             request.reply.send(StreamState::default()).expect("is awaited");
             let Some(Input::Chunk(end)) = received.recv().await else { panic!("the end is told") };
-            assert_eq!((sizes_and_end(&end), &end.schema.id), ((0, true), &id));
+            assert_eq!((&end.part, end.rows.len(), &end.schema.id), (&TablePart::Rest, 0, &id));
             // Refused when the table's rows became others meanwhile: then the server is asked again.
             if taken {
                 end.committed.send(()).expect("is awaited");

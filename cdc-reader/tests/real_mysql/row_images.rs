@@ -215,7 +215,7 @@ impl Model {
     pub async fn check(&self, db: &mut Database) {
         let table = db.table(&self.table).await;
         let mut writer = RowWriter::new(&table, AvroOptions::default());
-        let range = ChunkRange { after: None, rows: 100_000 };
+        let range = ChunkRange { after: None, upto: None, rows: 100_000 };
         let read = read_chunk(
             &mut db.connection,
             &table,

@@ -107,7 +107,7 @@ fn streamed(
 async fn snapshot(db: &mut Database, options: AvroOptions) -> Vec<Vec<u8>> {
     let table = db.table("every_type").await;
     let mut writer = RowWriter::new(&table, options);
-    let range = ChunkRange { after: None, rows: 1000 };
+    let range = ChunkRange { after: None, upto: None, rows: 1000 };
     let read =
         read_chunk(&mut db.connection, &table, range, usize::MAX, Overflow::CutShort, &mut writer)
             .await

@@ -23,7 +23,7 @@ async fn chunk(
     bytes_max: usize,
 ) -> ReadRows {
     let mut writer = RowWriter::new(table, AvroOptions::default());
-    let range = ChunkRange { after: after.map(Vec::as_slice), rows };
+    let range = ChunkRange { after: after.map(Vec::as_slice), upto: None, rows };
     read_chunk(&mut db.connection, table, range, bytes_max, Overflow::CutShort, &mut writer)
         .await
         .expect("reads")
@@ -228,7 +228,7 @@ fn boundary_is_found_by_range_access() {
         .await;
         let table = db.table("r").await;
         let first = chunk(&mut db, &table, None, 500, usize::MAX).await;
-        let range = ChunkRange { after: first.last_key.as_deref(), rows: 10 };
+        let range = ChunkRange { after: first.last_key.as_deref(), upto: None, rows: 10 };
         let sql = chunk_select(&table, range).expect("fits");
         let plan: Option<Row> = db
             .connection
