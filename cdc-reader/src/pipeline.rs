@@ -42,7 +42,7 @@ use crate::{
         preflight,
         resume::{coordinates_of, dump_start, first_position, stored_position},
     },
-    snapshot::{self, changed_keys::changed_keys},
+    snapshot::{self, changed_keys::remember_changed_keys, window::Windows},
     table_filter::TableFilter,
 };
 
@@ -137,7 +137,7 @@ async fn attempt(
             !progress.get(&name).is_some_and(|p| p.done) && !position.stopped.contains_key(&name)
         })
         .collect();
-    let unfinished = unfinished(source, &to_read, &progress).await?;
+    let windows = windows(source, &to_read, &progress).await?;
     let (to_read_now, asked_to_read) = mpsc::channel(TABLES_WAITING);
     let setup = CaptureSetup {
         coordinates: coordinates_of(&server, &position),
@@ -145,7 +145,7 @@ async fn attempt(
         mariadb: server.flavor.kind == Kind::MariaDb,
         catalog: shapes,
         keyless_pending: keyless(&to_read),
-        unfinished,
+        windows,
         defaults: read_defaults(source),
         live: LiveServer {
             config: Some(config.clone()),
@@ -307,13 +307,13 @@ fn note_tables(position: &mut Position, source: &Source, catalog: &Catalog) {
 }
 
 /// Tables that are still to be read, with what the stream has changed of those that were begun before.
-async fn unfinished(
+async fn windows(
     source: &Source,
     to_read: &[CatalogTable],
     progress: &BTreeMap<String, TableSnapshot>,
-) -> Result<HashMap<String, HashSet<u128>>, ReaderError> {
-    let mut unfinished: HashMap<String, HashSet<u128>> =
-        to_read.iter().map(|table| (table.name(), HashSet::new())).collect();
+) -> Result<Windows, ReaderError> {
+    let mut windows = Windows::new(&std::env::temp_dir());
+    to_read.iter().for_each(|table| windows.open(&table.name()));
     // Rows that are read again are for tables kept as state alone: for those the chunks' own windows suffice.
     let again = |table: &CatalogTable| progress.get(&table.name()).is_some_and(|p| p.again);
     let begun: Vec<_> = to_read
@@ -322,11 +322,12 @@ async fn unfinished(
         .map(|table| table.schema.id.clone())
         .collect();
     let log = source.log.clone();
-    let changed = tokio::task::spawn_blocking(move || changed_keys(&log, &begun))
-        .await
-        .map_err(|_| ended("reading back the changed keys"))??;
-    unfinished.extend(changed);
-    Ok(unfinished)
+    tokio::task::spawn_blocking(move || {
+        remember_changed_keys(&log, &begun, &mut windows)?;
+        Ok(windows)
+    })
+    .await
+    .map_err(|_| ended("reading back the changed keys"))?
 }
 
 /// Whether statements may write a table's name with another case than the server keeps.

@@ -15,6 +15,7 @@ use cdc_reader::{
     },
     capture::{self, CaptureSetup},
     flow::Input,
+    snapshot::window::Windows,
     table_filter::TableFilter,
 };
 use change_log::{EncodedBatch, LogError, LogWriter, TopicHandle, TopicSpec};
@@ -111,7 +112,7 @@ fn capture(events: &[u8], coordinates: Coordinates, log: &KeptLog) -> Result<(),
         debezium: Default::default(),
         catalog: HashMap::new(),
         keyless_pending: HashSet::new(),
-        unfinished: HashMap::new(),
+        windows: Windows::new(&std::env::temp_dir()),
         defaults: Box::new(|| Ok(Default::default())),
         metrics: ReaderMetrics::new(&prometheus::Registry::new()).source("s"),
         spent: mpsc::channel(1).0,

@@ -348,8 +348,9 @@ impl Capture {
                     metadata.after_event(index, &self.parts);
                 }
                 self.metrics.rows.inc_by(rows);
+                self.windows.remember(&name)?;
                 if !self.scratch.lacking.is_empty() {
-                    self.hold_lacking(&name);
+                    self.hold_lacking(&name)?;
                 }
                 self.count_policies();
                 self.keyless.limit(&name);

@@ -86,7 +86,7 @@ pub struct CaptureSetup {
     /// Tables without a key whose existing rows are still to be read.
     pub keyless_pending: HashSet<String>,
     /// Tables whose snapshot is under way, each with the keys that the stream has changed since it began.
-    pub unfinished: HashMap<String, HashSet<u128>>,
+    pub windows: Windows,
     /// Asks for the columns' defaults.
     pub defaults: ReadDefaults,
     /// The source's metrics.
@@ -119,7 +119,7 @@ impl CaptureSetup {
             mariadb: false,
             catalog: HashMap::new(),
             keyless_pending: HashSet::new(),
-            unfinished: HashMap::new(),
+            windows: Windows::new(&std::env::temp_dir()),
             defaults: Box::new(|| Ok(Default::default())),
             metrics,
             spent: mpsc::channel(1).0,
@@ -217,10 +217,6 @@ impl Capture {
             .map_err(|error| ReaderError::PositionLost(format!("the stored position: {error}")))?;
         let reads_again = consumed.needs_prepared() && !setup.position.prepared.is_empty();
         let now = Instant::now();
-        let mut windows = Windows::default();
-        for (table, changed) in setup.unfinished {
-            windows.open(&table, changed);
-        }
         let mut capture = Self {
             tables: Tables::new(
                 setup.source.clone(),
@@ -250,7 +246,7 @@ impl Capture {
             consumed,
             place: BinlogPlace::default(),
             transaction: None,
-            windows,
+            windows: setup.windows,
             window_requests: Vec::new(),
             keyless: KeylessTables::new(setup.keyless_pending),
             batch: EncodedBatch::default(),

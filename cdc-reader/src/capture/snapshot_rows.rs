@@ -17,7 +17,7 @@ impl Capture {
         if self.transaction.is_some() {
             return Ok(());
         }
-        while let Some(ready) = self.windows.take_ready(&self.boundary) {
+        while let Some(ready) = self.windows.take_ready(&self.boundary)? {
             self.emit_chunk(ready)?;
         }
         Ok(())
@@ -78,7 +78,7 @@ impl Capture {
     }
 
     /// Keeps the updates of an event that lack columns, until the chunk that may hold their rows has come.
-    pub(super) fn hold_lacking(&mut self, table: &str) {
+    pub(super) fn hold_lacking(&mut self, table: &str) -> Result<(), ReaderError> {
         let lacking = std::mem::take(&mut self.scratch.lacking);
         if std::mem::take(&mut self.scratch.lacking_moved) {
             self.stop_table(
@@ -86,9 +86,8 @@ impl Capture {
                 "a key was changed while its rows were read for the first time, and the binlog lacks the row's other \
                  columns; set binlog_row_image = 'FULL' and take a new snapshot of the table",
             );
-            return;
+            return Ok(());
         }
-        let Some(window) = self.windows.of(table) else { return };
         for record in lacking.iter().filter_map(|&at| self.batch.records.get(at)) {
             let bytes = |range: &std::ops::Range<usize>| self.batch.bytes[range.clone()].to_vec();
             let (Some(key), Some(value)) = (&record.key, &record.value) else { continue };
@@ -99,9 +98,10 @@ impl Capture {
                 timestamp_ms: record.timestamp_ms,
             };
             if let Ok((_, datum)) = read_framing(&self.batch.bytes[key.clone()]) {
-                window.hold(datum, update);
+                self.windows.hold(table, datum, update)?;
             }
         }
+        Ok(())
     }
 
     fn append_updates(

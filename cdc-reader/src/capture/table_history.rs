@@ -83,6 +83,7 @@ pub fn read_back(log: &LogConfig, source: &str) -> Result<HashMap<String, Entry>
                 None => entries.remove(name),
             };
         }
+        Ok::<_, LogError>(())
     })?;
     Ok(entries)
 }

@@ -3,49 +3,45 @@
 //! They are the keys of the table's records whose operation is not `r`. Rows of chunks are left out, for the walk goes
 //! on behind them.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use change_log::{Consumed, LogConfig, LogError, LogReader, headers, open_reader};
 use schemas::{table_id::TableId, wire_format::read_framing};
 
-use super::window::key_digest;
-use crate::encode::partial_rows::AFTER_ABSENT;
+use super::window::{Window, Windows};
+use crate::{encode::partial_rows::AFTER_ABSENT, error::ReaderError};
 
 const LOG_TIMEOUT: Duration = Duration::from_secs(30);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// The changed keys of each table, by `database.table`. Blocks; reads the tables' topics from their beginning.
-pub fn changed_keys(
+/// Remembers the changed keys of each table in its window. Blocks; reads the tables' topics from their beginning.
+pub fn remember_changed_keys(
     log: &LogConfig,
     tables: &[TableId],
-) -> Result<HashMap<String, HashSet<u128>>, LogError> {
-    let mut found = HashMap::new();
+    windows: &mut Windows,
+) -> Result<(), ReaderError> {
     if tables.is_empty() {
-        return Ok(found);
+        return Ok(());
     }
     let mut reader = open_reader(log, LOG_TIMEOUT)?;
     for table in tables {
         let name = format!("{}.{}", table.database, table.table);
-        found.insert(name, of_table(reader.as_mut(), &table.topic())?);
+        read_topic(reader.as_mut(), &table.topic(), |batch| {
+            if let Some(window) = windows.of(&name) {
+                note(batch, window);
+            }
+            windows.remember(&name)
+        })?;
     }
-    Ok(found)
-}
-
-fn of_table(reader: &mut dyn LogReader, topic: &str) -> Result<HashSet<u128>, LogError> {
-    let mut keys = HashSet::new();
-    read_topic(reader, topic, |batch| note(batch, &mut keys))?;
-    Ok(keys)
+    Ok(())
 }
 
 /// Reads all that is committed in a topic; one that is not there has nothing.
-pub(crate) fn read_topic(
+pub(crate) fn read_topic<E: From<LogError>>(
     reader: &mut dyn LogReader,
     topic: &str,
-    mut take: impl FnMut(&Consumed),
-) -> Result<(), LogError> {
+    mut take: impl FnMut(&Consumed) -> Result<(), E>,
+) -> Result<(), E> {
     let Some(info) = reader.topics(topic)?.into_iter().find(|info| info.name == topic) else {
         return Ok(());
     };
@@ -59,16 +55,16 @@ pub(crate) fn read_topic(
         while next < end {
             match reader.poll(Duration::from_millis(500))? {
                 Some(batch) => {
-                    take(&batch);
+                    take(&batch)?;
                     next = batch.next_offset;
                     heard = Instant::now();
                 }
                 None if heard.elapsed() < SILENCE_MAX => {}
                 None => {
-                    return Err(LogError::Unavailable {
+                    return Err(E::from(LogError::Unavailable {
                         place: topic.to_owned(),
                         reason: "it does not give the records that it says to hold".into(),
-                    });
+                    }));
                 }
             }
         }
@@ -77,14 +73,14 @@ pub(crate) fn read_topic(
     Ok(())
 }
 
-fn note(batch: &Consumed, keys: &mut HashSet<u128>) {
+fn note(batch: &Consumed, window: &mut Window) {
     for record in &batch.records {
         let (Some(key), Some(value)) = (batch.key(record), batch.value(record)) else { continue };
         if operation(value) == Some(b'r') || lacks_columns(batch.headers(record)) {
             continue;
         }
         if let Ok((_, datum)) = read_framing(key) {
-            keys.insert(key_digest(datum));
+            window.note(datum);
         }
     }
 }

@@ -64,6 +64,7 @@ mod board;
 pub mod changed_keys;
 pub mod chunk_plan;
 pub mod chunk_read;
+pub mod key_memory;
 pub mod key_text;
 mod keyless;
 mod reader;

@@ -5,11 +5,17 @@
 //! row never follows its own newer version, and a row that was inserted while the snapshot ran is in the log once, not
 //! as an insert and again as a row of a later chunk. See the argument in `snapshot/mod.rs`.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    ops::Range,
+    path::Path,
+};
 
 use schemas::{position::BinlogPlace, row_digest::row_digest};
 
-use crate::flow::SnapshotChunk;
+use super::key_memory::KeyMemory;
+use crate::{error::ReaderError, flow::SnapshotChunk};
 
 /// The digest by which a key datum is remembered. 128 bits: two keys that share one are not to be expected.
 pub fn key_digest(key: &[u8]) -> u128 {
@@ -36,7 +42,12 @@ pub struct HeldUpdate {
 #[derive(Debug, Default)]
 pub struct Window {
     generation: u64,
-    changed: HashSet<u128>,
+    /// Under which number its keys are remembered.
+    number: u32,
+    /// Whether any key is.
+    changed: bool,
+    /// Digests of keys that are still to be remembered.
+    noted: Vec<u128>,
     /// Chunks that may be taken, by their order: they were asked for, and nothing made them void since.
     asked: HashMap<u64, Asked>,
     /// Updates that lack columns since the first of `asked`, with the digest of their key.
@@ -53,13 +64,7 @@ struct Asked {
 }
 
 impl Window {
-    /// Holds an update that lacks columns. A chunk's row may be older than it, and must come before it; an update from
-    /// before the chunk was asked for is in the chunk's row.
-    pub fn hold(&mut self, key: &[u8], update: HeldUpdate) {
-        let digest = key_digest(key);
-        if self.asked.is_empty() || self.changed.contains(&digest) {
-            return;
-        }
+    fn hold(&mut self, digest: u128, update: HeldUpdate) {
         self.held_bytes += update.key.len() + update.value.len() + update.headers.len();
         if self.held_bytes > HELD_BYTES_MAX {
             self.asked.clear();
@@ -69,9 +74,9 @@ impl Window {
         self.held.push((digest, update));
     }
 
-    /// Notes a key that the stream changed.
+    /// Notes a key that the stream changed; [`Windows::remember`] is to follow.
     pub fn note(&mut self, key: &[u8]) {
-        self.changed.insert(key_digest(key));
+        self.noted.push(key_digest(key));
     }
 
     fn forget_held(&mut self) {
@@ -106,24 +111,39 @@ pub struct ReadyChunk {
 }
 
 /// All windows by `database.table`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Windows {
     open: HashMap<String, Window>,
     waiting: Vec<SnapshotChunk>,
     generations: u64,
+    memory: KeyMemory,
+    numbers: u32,
 }
 
 impl Windows {
-    /// Opens a table's window with the keys that the log shows as changed since its snapshot began.
-    pub fn open(&mut self, table: &str, changed: HashSet<u128>) {
-        let window = Window { generation: self.generations, changed, ..Window::default() };
-        self.open.insert(table.to_owned(), window);
+    /// No windows. Keys beyond what fits into memory go into files without names in `folder`.
+    pub fn new(folder: &Path) -> Self {
+        Self {
+            open: HashMap::new(),
+            waiting: Vec::new(),
+            generations: 0,
+            memory: KeyMemory::new(folder),
+            numbers: 0,
+        }
+    }
+
+    /// Opens a table's window.
+    pub fn open(&mut self, table: &str) {
+        self.close(table);
+        self.numbers += 1;
+        let (generation, number) = (self.generations, self.numbers);
+        self.open.insert(table.to_owned(), Window { generation, number, ..Window::default() });
     }
 
     /// Opens the window of a table that is to be read from now on; answers the walk's generation.
     pub fn open_now(&mut self, table: &str) -> u64 {
         self.generations += 1;
-        self.open(table, HashSet::new());
+        self.open(table);
         self.generations
     }
 
@@ -132,7 +152,6 @@ impl Windows {
     pub fn begin_again(&mut self, table: &str) -> bool {
         let under_way = self.open.contains_key(table);
         if under_way {
-            self.waiting.retain(|chunk| table_of(chunk) != table);
             self.open_now(table);
         }
         under_way
@@ -167,6 +186,48 @@ impl Windows {
         self.open.get_mut(table)
     }
 
+    /// Remembers the keys that were noted for the table.
+    pub fn remember(&mut self, table: &str) -> Result<(), ReaderError> {
+        let Some(window) = self.of(table) else { return Ok(()) };
+        let (number, mut noted) = (window.number, std::mem::take(&mut window.noted));
+        window.changed |= !noted.is_empty();
+        for digest in noted.drain(..) {
+            self.memory.insert(number, digest).map_err(|error| self.memory_failed(&error))?;
+        }
+        if let Some(window) = self.of(table) {
+            // For the next event.
+            window.noted = noted;
+        }
+        Ok(())
+    }
+
+    fn memory_failed(&self, error: &io::Error) -> ReaderError {
+        ReaderError::Transient {
+            place: "this machine".into(),
+            reason: format!(
+                "the keys that change while tables are read do not fit into memory and cannot be kept in {} ({error}): \
+                 make room there, or set TMPDIR to a folder with room",
+                self.memory.folder().display()
+            ),
+        }
+    }
+
+    /// Holds an update that lacks columns. A chunk's row may be older than it, and must come before it; an update from
+    /// before the chunk was asked for is in the chunk's row.
+    pub fn hold(&mut self, table: &str, key: &[u8], update: HeldUpdate) -> Result<(), ReaderError> {
+        let Some(window) = self.open.get_mut(table).filter(|window| !window.asked.is_empty())
+        else {
+            return Ok(());
+        };
+        let digest = key_digest(key);
+        match self.memory.contains(window.number, digest) {
+            Ok(true) => {}
+            Ok(false) => window.hold(digest, update),
+            Err(error) => return Err(self.memory_failed(&error)),
+        }
+        Ok(())
+    }
+
     /// The stream emptied the table: no row of a chunk that was asked for is left, whether it has been read yet
     /// or not. Rows that were inserted since, and may be in the chunk too, come with their own events.
     pub fn empty(&mut self, table: &str) {
@@ -177,8 +238,13 @@ impl Windows {
 
     /// The table's snapshot is done, or given up.
     pub fn close(&mut self, table: &str) {
-        self.open.remove(table);
         self.waiting.retain(|chunk| table_of(chunk) != table);
+        let Some(window) = self.open.remove(table) else { return };
+        if self.open.is_empty() {
+            self.memory.clear();
+        } else if window.changed {
+            self.memory.forget(window.number);
+        }
     }
 
     /// Keeps a chunk until the stream has reached its `high` place.
@@ -188,9 +254,8 @@ impl Windows {
 
     /// Takes a chunk whose `high` place the stream has reached, without the rows that the stream has changed. A chunk
     /// that was not asked for is dropped: its reader sees that and reads again.
-    pub fn take_ready(&mut self, stream: &BinlogPlace) -> Option<ReadyChunk> {
-        loop {
-            let at = self.waiting.iter().position(|chunk| stream.reached(&chunk.high))?;
+    pub fn take_ready(&mut self, stream: &BinlogPlace) -> Result<Option<ReadyChunk>, ReaderError> {
+        while let Some(at) = self.waiting.iter().position(|chunk| stream.reached(&chunk.high)) {
             // In the order in which they came: one after the other is cheaper for whoever reads the log.
             let mut chunk = self.waiting.remove(at);
             let Some(window) = self.open.get_mut(&table_of(&chunk)) else { continue };
@@ -200,15 +265,18 @@ impl Windows {
             let Some(asked) = window.asked.remove(&chunk.order) else { continue };
             if asked.emptied {
                 chunk.rows.clear();
-            } else if !window.changed.is_empty() {
-                let bytes = &chunk.bytes;
-                chunk
-                    .rows
-                    .retain(|(key, _)| !window.changed.contains(&key_digest(&bytes[key.clone()])));
+            } else if window.changed {
+                let digest = |(key, _): &(Range<usize>, _)| key_digest(&chunk.bytes[key.clone()]);
+                let keys: Vec<u128> = chunk.rows.iter().map(digest).collect();
+                let changed = self.memory.contained(window.number, &keys);
+                let mut changed = changed.map_err(|error| self.memory_failed(&error))?.into_iter();
+                chunk.rows.retain(|_| !changed.next().unwrap_or_default());
             }
-            let updates = window.updates_of(&chunk, &asked);
-            return Some(ReadyChunk { chunk, updates });
+            let window = self.open.get_mut(&table_of(&chunk));
+            let updates = window.map(|window| window.updates_of(&chunk, &asked));
+            return Ok(Some(ReadyChunk { chunk, updates: updates.unwrap_or_default() }));
         }
+        Ok(None)
     }
 }
 
@@ -219,7 +287,7 @@ pub fn table_of(chunk: &SnapshotChunk) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{ops::Range, sync::Arc};
+    use std::sync::Arc;
 
     use schemas::{position::DoneRange, table_id::TableId, table_schema::TableSchema};
     use tokio::sync::oneshot;
@@ -260,13 +328,22 @@ mod tests {
     }
 
     fn windows() -> Windows {
-        let mut windows = Windows::default();
-        windows.open("d.t", HashSet::new());
+        let mut windows = Windows::new(&std::env::temp_dir());
+        windows.open("d.t");
         windows
     }
 
+    fn note(windows: &mut Windows, key: &[u8]) {
+        windows.of("d.t").expect("open").note(key);
+        windows.remember("d.t").expect("in memory");
+    }
+
+    fn take(windows: &mut Windows, offset: u64) -> Option<ReadyChunk> {
+        windows.take_ready(&place(offset)).expect("in memory")
+    }
+
     fn rows_taken(windows: &mut Windows) -> Vec<(Range<usize>, Range<usize>)> {
-        windows.take_ready(&place(100)).expect("reached").chunk.rows
+        take(windows, 100).expect("reached").chunk.rows
     }
 
     #[test]
@@ -274,27 +351,18 @@ mod tests {
         let mut windows = windows();
         assert_eq!(windows.ask("d.t", 1), Some(0));
         windows.wait(chunk());
-        assert!(windows.take_ready(&place(99)).is_none());
-        windows.of("d.t").expect("open").note(b"a");
+        assert!(take(&mut windows, 99).is_none());
+        note(&mut windows, b"a");
         assert_eq!(rows_taken(&mut windows), [(1..2, 1..2)]);
     }
 
     #[test]
     fn row_inserted_before_its_chunk_was_asked_for_is_not_in_the_log_twice() {
         let mut windows = windows();
-        windows.of("d.t").expect("open").note(b"b");
+        note(&mut windows, b"b");
         windows.ask("d.t", 1);
         windows.wait(chunk());
         assert_eq!(rows_taken(&mut windows), [(0..1, 0..1)]);
-    }
-
-    #[test]
-    fn keys_that_the_log_shows_are_as_if_the_stream_had_just_changed_them() {
-        let mut windows = Windows::default();
-        windows.open("d.t", HashSet::from([key_digest(b"a")]));
-        windows.ask("d.t", 1);
-        windows.wait(chunk());
-        assert_eq!(rows_taken(&mut windows), [(1..2, 1..2)]);
     }
 
     #[test]
@@ -303,10 +371,10 @@ mod tests {
         windows.ask("d.t", 1);
         windows.ask("d.t", 2);
         windows.wait(chunk_of(0, 2).0);
-        windows.of("d.t").expect("open").note(b"a");
+        note(&mut windows, b"a");
         windows.wait(chunk());
         for order in [2, 1] {
-            let ready = windows.take_ready(&place(100)).expect("reached").chunk;
+            let ready = take(&mut windows, 100).expect("reached").chunk;
             assert_eq!((ready.order, ready.rows.len()), (order, 1));
         }
     }
@@ -329,14 +397,14 @@ mod tests {
         let mut windows = windows();
         windows.ask("d.t", 1);
         windows.ask("d.t", 2);
-        windows.of("d.t").expect("open").note(b"a");
+        note(&mut windows, b"a");
         windows.wait(chunk());
         assert!(windows.begin_again("d.t"));
         windows.wait(chunk_of(0, 2).0);
-        assert!(windows.take_ready(&place(100)).is_none(), "read before the rows became others");
+        assert!(take(&mut windows, 100).is_none(), "read before the rows became others");
         assert_eq!(windows.ask("d.t", 1), Some(1));
         windows.wait(chunk());
-        assert!(windows.take_ready(&place(100)).is_none(), "of the walk before");
+        assert!(take(&mut windows, 100).is_none(), "of the walk before");
         windows.wait(chunk_of(1, 1).0);
         assert_eq!(rows_taken(&mut windows).len(), 2);
         assert!(!windows.begin_again("d.other"));
@@ -345,7 +413,7 @@ mod tests {
     #[test]
     fn restarted_walk_still_knows_what_the_stream_changed() {
         let mut windows = windows();
-        windows.of("d.t").expect("open").note(b"a");
+        note(&mut windows, b"a");
         windows.restart("d.t");
         assert_eq!(windows.ask("d.t", 1), Some(1));
         windows.wait(chunk_of(1, 1).0);
@@ -357,7 +425,7 @@ mod tests {
         let mut windows = windows();
         let (chunk, mut answer) = chunk_of(0, 1);
         windows.wait(chunk);
-        assert!(windows.take_ready(&place(100)).is_none());
+        assert!(take(&mut windows, 100).is_none());
         assert!(answer.try_recv().is_err(), "the chunk's reader sees that it was dropped");
         windows.close("d.t");
         assert_eq!(windows.ask("d.t", 1), None);
@@ -365,23 +433,38 @@ mod tests {
 
     #[test]
     fn updates_that_lack_columns_come_after_the_rows_of_chunks_asked_for_before_them() {
-        let update = |n: i64| HeldUpdate {
-            key: Vec::new(),
-            value: Vec::new(),
-            headers: Vec::new(),
-            timestamp_ms: n,
+        let hold = |windows: &mut Windows, key: &[u8], timestamp_ms| {
+            let (value, headers) = (Vec::new(), Vec::new());
+            let update = HeldUpdate { key: Vec::new(), value, headers, timestamp_ms };
+            windows.hold("d.t", key, update).expect("in memory");
         };
         let mut windows = windows();
-        windows.of("d.t").expect("open").hold(b"a", update(0));
+        hold(&mut windows, b"a", 0);
         windows.ask("d.t", 1);
-        windows.of("d.t").expect("open").hold(b"a", update(1));
+        hold(&mut windows, b"a", 1);
         windows.ask("d.t", 2);
-        windows.of("d.t").expect("open").hold(b"c", update(2));
-        windows.of("d.t").expect("open").hold(b"b", update(3));
+        hold(&mut windows, b"c", 2);
+        hold(&mut windows, b"b", 3);
         for (order, expected) in [(2, vec![3]), (1, vec![1, 3])] {
             windows.wait(chunk_of(0, order).0);
-            let updates = windows.take_ready(&place(100)).expect("reached").updates;
+            let updates = take(&mut windows, 100).expect("reached").updates;
             assert_eq!(updates.iter().map(|u| u.timestamp_ms).collect::<Vec<_>>(), expected);
         }
+    }
+
+    #[test]
+    fn keys_are_forgotten_with_their_window_and_not_with_another() {
+        let mut windows = windows();
+        windows.open("d.other");
+        note(&mut windows, b"a");
+        windows.close("d.other");
+        windows.ask("d.t", 1);
+        windows.wait(chunk());
+        assert_eq!(rows_taken(&mut windows), [(1..2, 1..2)]);
+        windows.open("d.other");
+        windows.open("d.t");
+        windows.ask("d.t", 1);
+        windows.wait(chunk());
+        assert_eq!(rows_taken(&mut windows).len(), 2);
     }
 }
