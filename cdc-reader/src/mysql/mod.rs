@@ -14,6 +14,7 @@ pub mod table_description;
 pub mod tls;
 mod tunnel;
 pub mod visible;
+pub(crate) mod wire;
 
 pub use catalog::{Catalog, CatalogTable};
 pub use connect::{Server, classify, connect, opts, reconnect, server};

@@ -1,7 +1,9 @@
 //! Which checksum the events carry, and whether it is right.
 
-use super::failure::DumpFailure;
-use crate::binlog::{byte_reader::Malformed, event::HEADER_LENGTH};
+use crate::{
+    binlog::{byte_reader::Malformed, event::HEADER_LENGTH},
+    mysql::wire::failure::WireFailure,
+};
 
 /// Bytes of a checksum.
 pub(super) const CHECKSUM_BYTES: usize = 4;
@@ -21,7 +23,7 @@ pub(super) enum Checksum {
 
 impl Checksum {
     /// What the event carries: a format description says it for itself and for what follows.
-    pub(super) fn of_event(self, kind: u8, event: &[u8]) -> Result<Self, DumpFailure> {
+    pub(super) fn of_event(self, kind: u8, event: &[u8]) -> Result<Self, WireFailure> {
         if kind != FORMAT_DESCRIPTION {
             return Ok(self);
         }
@@ -33,7 +35,7 @@ impl Checksum {
         match event[at] {
             0 => Ok(Self::None),
             1 => Ok(Self::Crc32),
-            _ => Err(DumpFailure::Malformed(Malformed(
+            _ => Err(WireFailure::Malformed(Malformed(
                 "the server uses a checksum that is not CRC32; set binlog_checksum = CRC32 and run FLUSH BINARY LOGS",
             ))),
         }
@@ -46,12 +48,12 @@ impl Checksum {
     }
 
     /// Verifies an event as it came.
-    pub(super) fn verify(self, kind: u8, event: &[u8]) -> Result<(), DumpFailure> {
+    pub(super) fn verify(self, kind: u8, event: &[u8]) -> Result<(), WireFailure> {
         if self == Self::None {
             return Ok(());
         }
         let damaged = || {
-            DumpFailure::Transient("an event arrived damaged (its checksum does not match)".into())
+            WireFailure::Transient("an event arrived damaged (its checksum does not match)".into())
         };
         let (covered, checksum) = event.split_last_chunk::<CHECKSUM_BYTES>().ok_or_else(damaged)?;
         if covered.len() < HEADER_LENGTH {

@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 
 use tokio::sync::mpsc;
 
-use super::failure::DumpFailure;
-use crate::flow::{Input, InputSender, SpentSender};
+use crate::{
+    flow::{Input, InputSender, SpentSender},
+    mysql::wire::failure::WireFailure,
+};
 
 /// A chunk is handed on when it is this large, or when the socket is empty.
 pub(super) const CHUNK_BYTES: usize = 256 * 1024;
@@ -48,7 +50,7 @@ impl Chunks {
     }
 
     /// The chunk to append an event of `bytes` to. Never more than a chunk's size, so it never grows.
-    pub(super) fn room_for(&mut self, bytes: usize) -> Result<&mut Vec<u8>, DumpFailure> {
+    pub(super) fn room_for(&mut self, bytes: usize) -> Result<&mut Vec<u8>, WireFailure> {
         if self.current.len() + bytes > CHUNK_BYTES {
             self.flush()?;
         }
@@ -61,7 +63,7 @@ impl Chunks {
     }
 
     /// Hands on what is there.
-    pub(super) fn flush(&mut self) -> Result<(), DumpFailure> {
+    pub(super) fn flush(&mut self) -> Result<(), WireFailure> {
         if self.current.is_empty() {
             return Ok(());
         }
@@ -71,27 +73,27 @@ impl Chunks {
     }
 
     /// Memory for one large event, once there is not too much on its way already.
-    pub(super) fn large(&mut self, bytes: usize) -> Result<Vec<u8>, DumpFailure> {
+    pub(super) fn large(&mut self, bytes: usize) -> Result<Vec<u8>, WireFailure> {
         self.flush()?;
         self.collect();
         while self.sent_bytes > LARGE_IN_FLIGHT_MAX {
-            let chunk = self.spent.blocking_recv().ok_or(DumpFailure::Stopped)?;
+            let chunk = self.spent.blocking_recv().ok_or(WireFailure::Stopped)?;
             self.take_back(chunk);
         }
         let mut chunk = Vec::new();
         chunk.try_reserve_exact(bytes).map_err(|_| {
-            DumpFailure::Transient(format!("there is no memory for an event of {bytes} bytes"))
+            WireFailure::Transient(format!("there is no memory for an event of {bytes} bytes"))
         })?;
         Ok(chunk)
     }
 
     /// Hands on a chunk of [`Self::large`].
-    pub(super) fn send(&mut self, chunk: Vec<u8>) -> Result<(), DumpFailure> {
+    pub(super) fn send(&mut self, chunk: Vec<u8>) -> Result<(), WireFailure> {
         // Before each, so that the way back never holds more than has room there.
         self.collect();
         self.sent.push_back(chunk.len());
         self.sent_bytes += chunk.len();
-        self.inbox.blocking_send(Input::Events(chunk)).map_err(|_| DumpFailure::Stopped)
+        self.inbox.blocking_send(Input::Events(chunk)).map_err(|_| WireFailure::Stopped)
     }
 
     fn collect(&mut self) {
@@ -175,6 +177,6 @@ mod tests {
         // Whoever took the chunks is gone.
         drop(received);
         chunks.room_for(1).expect("room").push(0);
-        assert!(matches!(chunks.flush(), Err(DumpFailure::Stopped)));
+        assert!(matches!(chunks.flush(), Err(WireFailure::Stopped)));
     }
 }

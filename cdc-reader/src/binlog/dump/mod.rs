@@ -5,20 +5,16 @@
 //! and a transaction costs the copy of its bytes.
 //!
 //! ```text
-//! socket -> wire (packets) -> reader (events, checksums) -> chunks -> encode thread
+//! mysql::wire (packets) -> reader (events, checksums) -> chunks -> encode thread
 //!                                                              ^------ spent ---'
 //! ```
 
-mod auth;
 mod checksum;
 mod chunks;
 mod failure;
-mod login;
 mod reader;
 mod request;
-mod socket;
 mod tagged_gtid;
-mod wire;
 
 use std::time::Duration;
 
@@ -27,23 +23,13 @@ use schemas::row_digest::row_digest;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    chunks::Chunks,
-    failure::DumpFailure,
-    login::{Account, execute, log_in},
-    reader::DumpReader,
-    socket::Socket,
-    wire::Wire,
-};
+use self::{chunks::Chunks, reader::DumpReader};
 use super::transaction::uuid_text;
 use crate::{
     config::SourceConfig,
     error::ReaderError,
     flow::InputSender,
-    mysql::{
-        connect::{CONNECT_TIMEOUT, opts},
-        tls,
-    },
+    mysql::wire::{self, Session, failure::WireFailure, login::execute},
 };
 
 pub use chunks::give_back;
@@ -82,27 +68,9 @@ fn read(
     chunks: Chunks,
     shutdown: &CancellationToken,
 ) -> Result<(), ReaderError> {
-    let options = opts(config)?;
-    let account = Account {
-        user: options.user().unwrap_or_default(),
-        password: options.pass().unwrap_or_default(),
-        host: options.ip_or_hostname(),
-        tls: tls::client_config(config)
-            .map_err(|reason| ReaderError::Config { source_name: config.name.clone(), reason })?,
-    };
-    let socket = match options.socket() {
-        Some(path) => Socket::unix(path),
-        None => Socket::tcp(account.host, options.tcp_port(), CONNECT_TIMEOUT),
-    };
-    let socket = match socket {
-        Ok(socket) => socket,
-        Err(error) => return Err(DumpFailure::from(error).connecting(config)),
-    };
-    let wire = Wire::new(socket, CONNECT_TIMEOUT, shutdown.clone());
-    let (wire, flavor) = match log_in(wire, &account, config) {
-        Ok(session) => session,
-        Err(DumpFailure::Stopped) => return Ok(()),
-        Err(failure) => return Err(failure.connecting(config)),
+    let (wire, flavor) = match wire::connect(config, shutdown)? {
+        Session::Open(wire, flavor) => (wire, flavor),
+        Session::Stopped => return Ok(()),
     };
     let streamed = (|| {
         let mut wire = wire;
@@ -118,7 +86,7 @@ fn read(
         DumpReader::new(wire, chunks, config.semi_sync).run()
     })();
     match streamed {
-        Ok(()) | Err(DumpFailure::Stopped) => Ok(()),
-        Err(failure) => Err(failure.streaming(config)),
+        Ok(()) | Err(WireFailure::Stopped) => Ok(()),
+        Err(failure) => Err(failure::streaming(failure, config)),
     }
 }

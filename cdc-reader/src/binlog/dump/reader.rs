@@ -3,14 +3,18 @@
 use super::{
     checksum::Checksum,
     chunks::Chunks,
-    failure::DumpFailure,
-    login::server_error,
     tagged_gtid::{GTID_TAGGED, HEARTBEAT_V2, append_plain, parse_heartbeat, parse_tagged_gtid},
-    wire::{BUFFER_BYTES, PACKET_HEADER, PAYLOAD_MAX, Wire},
 };
-use crate::binlog::{
-    byte_reader::{Malformed, little_endian},
-    event::{EventHeader, HEADER_LENGTH, kind},
+use crate::{
+    binlog::{
+        byte_reader::{Malformed, little_endian},
+        event::{EventHeader, HEADER_LENGTH, kind},
+    },
+    mysql::wire::{
+        failure::WireFailure,
+        login::server_error,
+        packets::{BUFFER_BYTES, PACKET_HEADER, PAYLOAD_MAX, Wire},
+    },
 };
 
 /// Bytes in front of each event in a chunk.
@@ -48,7 +52,7 @@ impl DumpReader {
     }
 
     /// Reads until the connection ends, for whatever reason.
-    pub(super) fn run(&mut self) -> Result<(), DumpFailure> {
+    pub(super) fn run(&mut self) -> Result<(), WireFailure> {
         let result = self.read_on();
         // What has come is handed on, whatever ended the stream.
         match self.chunks.flush() {
@@ -57,7 +61,7 @@ impl DumpReader {
         }
     }
 
-    fn read_on(&mut self) -> Result<(), DumpFailure> {
+    fn read_on(&mut self) -> Result<(), WireFailure> {
         loop {
             while self.take_packet()? {}
             // Whoever waits for the events gets them before the reader waits for more.
@@ -71,7 +75,7 @@ impl DumpReader {
     }
 
     /// Takes the next packet; false when it has not come whole.
-    fn take_packet(&mut self) -> Result<bool, DumpFailure> {
+    fn take_packet(&mut self) -> Result<bool, WireFailure> {
         let buffered = self.wire.buffered();
         if buffered.len() < PACKET_HEADER {
             return Ok(false);
@@ -111,7 +115,7 @@ impl DumpReader {
     }
 
     /// An event that is larger than the buffer is read into a chunk of its own, so that it is in memory once.
-    fn take_large(&mut self, first_length: usize) -> Result<(), DumpFailure> {
+    fn take_large(&mut self, first_length: usize) -> Result<(), WireFailure> {
         self.wire.fill_to(PACKET_HEADER + LONGEST_PREFIX + HEADER_LENGTH)?;
         let packet = &self.wire.buffered()[PACKET_HEADER..];
         let prefix = prefix(packet, first_length, self.semi_sync)?;
@@ -160,7 +164,7 @@ impl DumpReader {
     }
 
     /// Tells a semi-synchronous source that everything up to here has been received.
-    fn acknowledge(&mut self) -> Result<(), DumpFailure> {
+    fn acknowledge(&mut self) -> Result<(), WireFailure> {
         let mut reply = vec![SEMI_SYNC_MAGIC];
         reply.extend_from_slice(&self.offset.to_le_bytes());
         reply.extend_from_slice(&self.file);
@@ -172,12 +176,12 @@ impl DumpReader {
 ///
 /// A semi-synchronous source puts two bytes there. They are told from an event's first bytes by the event's size,
 /// which fits at one of the two places only; in the first of several packets it fits at none.
-fn prefix(packet: &[u8], length: usize, semi_sync: bool) -> Result<Prefix, DumpFailure> {
+fn prefix(packet: &[u8], length: usize, semi_sync: bool) -> Result<Prefix, WireFailure> {
     match packet.first() {
         Some(0x00) => {}
         Some(0xff) => return Err(server_error(packet)),
         Some(0xfe) if length < 9 => {
-            return Err(DumpFailure::Transient("the server ended the binlog stream".into()));
+            return Err(WireFailure::Transient("the server ended the binlog stream".into()));
         }
         _ => return Err(Malformed("the server sent what is no event").into()),
     }
@@ -195,7 +199,7 @@ fn prefix(packet: &[u8], length: usize, semi_sync: bool) -> Result<Prefix, DumpF
 }
 
 /// Appends an event to the chunk, in a form that the encode thread knows.
-fn append(chunks: &mut Chunks, header: &EventHeader, event: &[u8]) -> Result<(), DumpFailure> {
+fn append(chunks: &mut Chunks, header: &EventHeader, event: &[u8]) -> Result<(), WireFailure> {
     let body = &event[HEADER_LENGTH..];
     match header.kind {
         GTID_TAGGED => {
@@ -253,10 +257,10 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::binlog::dump::{checksum::CHECKSUM_BYTES, socket::Socket};
+    use crate::{binlog::dump::checksum::CHECKSUM_BYTES, mysql::wire::socket::Socket};
 
     /// Reads these bytes as a server's, which then closes the connection.
-    fn read_bytes(bytes: &[u8], semi_sync: bool) -> Result<(), DumpFailure> {
+    fn read_bytes(bytes: &[u8], semi_sync: bool) -> Result<(), WireFailure> {
         let (server, client) = UnixStream::pair().expect("a pair");
         let (inbox, received) = mpsc::channel(16);
         let (_spent, back) = mpsc::channel(18);
@@ -329,7 +333,7 @@ mod tests {
         let cut = [&whole[..], &whole[..9]].concat();
         for bytes in [&b""[..], &whole, &cut] {
             let error = read_bytes(bytes, false).expect_err("the connection is closed");
-            assert!(matches!(error, DumpFailure::Io(_)), "{error:?}");
+            assert!(matches!(error, WireFailure::Io(_)), "{error:?}");
         }
         let mut damaged = whole;
         damaged[26] ^= 1;

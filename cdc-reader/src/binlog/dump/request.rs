@@ -11,8 +11,10 @@ use schemas::{
     position::BinlogPlace,
 };
 
-use super::failure::DumpFailure;
-use crate::mysql::flavor::{Flavor, Kind, Version};
+use crate::mysql::{
+    flavor::{Flavor, Kind, Version},
+    wire::failure::WireFailure,
+};
 
 /// Where the server is asked to begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +43,7 @@ pub(super) fn session(
     start: &DumpStart,
     replica: &str,
     semi_sync: bool,
-) -> Result<Vec<String>, DumpFailure> {
+) -> Result<Vec<String>, WireFailure> {
     // The checksum that is asked for is that of the events which the server makes up before it has opened a file.
     let mut statements = vec![format!(
         "SET @master_heartbeat_period = {HEARTBEAT_NANOSECONDS}, \
@@ -56,7 +58,7 @@ pub(super) fn session(
     }
     if let DumpStart::MariaDbGtid(after) = start {
         if !after.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b',')) {
-            return Err(DumpFailure::Position(format!(
+            return Err(WireFailure::Position(format!(
                 "the stored position '{after}' is not a list of MariaDB GTIDs"
             )));
         }
@@ -84,7 +86,7 @@ pub(super) fn dump(
     flavor: &Flavor,
     start: &DumpStart,
     server_id: u32,
-) -> Result<Vec<u8>, DumpFailure> {
+) -> Result<Vec<u8>, WireFailure> {
     let heartbeats = Version { major: 8, minor: 0, patch: 26 };
     let flags = match flavor.kind {
         Kind::MariaDb => SEND_ANNOTATE_ROWS,
@@ -95,7 +97,7 @@ pub(super) fn dump(
         DumpStart::Gtid(set) => gtid_dump(flags, set, server_id),
         DumpStart::Place(place) => {
             let offset = u32::try_from(place.offset).map_err(|_| {
-                DumpFailure::Position(format!(
+                WireFailure::Position(format!(
                     "the stored position {}:{} lies above 4 GiB, which a server without GTIDs cannot be asked for: \
                      set max_binlog_size to 1G or less, switch GTIDs on (gtid_mode = ON), and start with a new \
                      change log to take a new snapshot",
@@ -119,13 +121,13 @@ fn file_dump(flags: u16, file: &str, offset: u32, server_id: u32) -> Vec<u8> {
     packet
 }
 
-fn gtid_dump(flags: u16, set: &GtidSet, server_id: u32) -> Result<Vec<u8>, DumpFailure> {
+fn gtid_dump(flags: u16, set: &GtidSet, server_id: u32) -> Result<Vec<u8>, WireFailure> {
     let sids = set
         .iter()
         .map(|(origin, intervals)| sid(origin, intervals))
         .collect::<Option<Vec<_>>>()
         .ok_or_else(|| {
-            DumpFailure::Position(format!("the stored position has a bad GTID set '{set}'"))
+            WireFailure::Position(format!("the stored position has a bad GTID set '{set}'"))
         })?;
     let mut packet = Vec::new();
     ComBinlogDumpGtid::new(server_id).with_pos(4).with_sids(sids).serialize(&mut packet);

@@ -1,4 +1,4 @@
-//! The replication connection's socket: TCP, TCP with TLS, or a unix socket, blocking with a time-out.
+//! The socket of a connection of our own: TCP, TCP with TLS, or a unix socket, blocking with a time-out.
 
 use std::{
     io::{self, Read, Write},
@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_millis(500);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connected socket.
-pub(super) enum Socket {
+pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
@@ -24,7 +24,7 @@ pub(super) enum Socket {
 
 impl Socket {
     /// Connects to the first address of `host` that answers.
-    pub(super) fn tcp(host: &str, port: u16, timeout: Duration) -> io::Result<Self> {
+    pub(crate) fn tcp(host: &str, port: u16, timeout: Duration) -> io::Result<Self> {
         let mut last = io::Error::new(
             io::ErrorKind::NotFound,
             format!("failed to lookup address information: '{host}' has no address"),
@@ -44,7 +44,7 @@ impl Socket {
     }
 
     /// Connects to a unix socket.
-    pub(super) fn unix(path: &str) -> io::Result<Self> {
+    pub(crate) fn unix(path: &str) -> io::Result<Self> {
         let stream = UnixStream::connect(path)?;
         stream.set_read_timeout(Some(TICK))?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
@@ -52,7 +52,7 @@ impl Socket {
     }
 
     /// Puts TLS on a TCP socket; the handshake happens with the next read or write.
-    pub(super) fn with_tls(
+    pub(crate) fn with_tls(
         self,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
@@ -67,12 +67,12 @@ impl Socket {
     }
 
     /// Whether a password may cross it as it is.
-    pub(super) fn is_secure(&self) -> bool {
+    pub(crate) fn is_secure(&self) -> bool {
         !matches!(self, Self::Tcp(_))
     }
 
     /// Whether reads wait (for a tick) or say at once that there is nothing.
-    pub(super) fn set_waiting(&self, waiting: bool) -> io::Result<()> {
+    pub(crate) fn set_waiting(&self, waiting: bool) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_nonblocking(!waiting),
             Self::Unix(stream) => stream.set_nonblocking(!waiting),

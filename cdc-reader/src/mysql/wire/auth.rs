@@ -9,7 +9,7 @@ use mysql_common::{
 };
 use rustls::pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
 
-use super::failure::DumpFailure;
+use super::failure::WireFailure;
 
 const NATIVE: &[u8] = b"mysql_native_password";
 const CACHING_SHA2: &[u8] = b"caching_sha2_password";
@@ -19,17 +19,17 @@ const ED25519: &[u8] = b"client_ed25519";
 const PARSEC: &[u8] = b"parsec";
 
 /// The plugin to begin with: the server's default if it is a scramble. The account's own plugin is asked for then.
-pub(super) fn first(default: &[u8]) -> &[u8] {
+pub(crate) fn first(default: &[u8]) -> &[u8] {
     if default == NATIVE { NATIVE } else { CACHING_SHA2 }
 }
 
 /// The first answer to a plugin.
-pub(super) fn respond(
+pub(crate) fn respond(
     plugin: &[u8],
     nonce: &[u8],
     password: &str,
     secure: bool,
-) -> Result<Vec<u8>, DumpFailure> {
+) -> Result<Vec<u8>, WireFailure> {
     let secret = password.as_bytes();
     match plugin {
         NATIVE => Ok(scramble_native(nonce, secret).map(Vec::from).unwrap_or_default()),
@@ -39,7 +39,7 @@ pub(super) fn respond(
         // Asks for the server's public key.
         SHA256 => Ok(vec![1]),
         CLEAR if secure => Ok(terminated(password)),
-        CLEAR => Err(DumpFailure::Login(
+        CLEAR => Err(WireFailure::Login(
             "the user logs in with 'mysql_clear_password', which would send the password as it is: set \
              ssl_mode = \"required\" and give the server a certificate"
                 .into(),
@@ -52,13 +52,13 @@ pub(super) fn respond(
 }
 
 /// The answer to more data from a plugin; `None` when none is wanted.
-pub(super) fn go_on(
+pub(crate) fn go_on(
     plugin: &[u8],
     nonce: &[u8],
     password: &str,
     secure: bool,
     data: &[u8],
-) -> Result<Option<Vec<u8>>, DumpFailure> {
+) -> Result<Option<Vec<u8>>, WireFailure> {
     match (plugin, data) {
         // The server knows the password's digest already.
         (CACHING_SHA2, [3]) => Ok(None),
@@ -79,16 +79,16 @@ pub(super) fn go_on(
 }
 
 /// A plugin that the reader has no answer for.
-pub(super) fn unsupported(plugin: &[u8]) -> DumpFailure {
-    DumpFailure::Login(format!(
+pub(crate) fn unsupported(plugin: &[u8]) -> WireFailure {
+    WireFailure::Login(format!(
         "the user logs in with '{}', which is not supported: ALTER USER ... IDENTIFIED WITH caching_sha2_password BY \
          '...'",
         String::from_utf8_lossy(plugin)
     ))
 }
 
-fn unexpected(plugin: &[u8]) -> DumpFailure {
-    DumpFailure::Login(format!(
+fn unexpected(plugin: &[u8]) -> WireFailure {
+    WireFailure::Login(format!(
         "the server's part of '{}' cannot be understood; is a proxy in between?",
         String::from_utf8_lossy(plugin)
     ))
@@ -102,9 +102,9 @@ fn terminated(password: &str) -> Vec<u8> {
 }
 
 /// The password under the server's RSA key, mixed with the nonce so that it cannot be sent again.
-fn encrypted(password: &str, nonce: &[u8], key: &[u8]) -> Result<Vec<u8>, DumpFailure> {
+fn encrypted(password: &str, nonce: &[u8], key: &[u8]) -> Result<Vec<u8>, WireFailure> {
     let refused = |reason: &str| {
-        DumpFailure::Login(format!(
+        WireFailure::Login(format!(
             "the password cannot be encrypted for the server ({reason}): set ssl_mode = \"required\""
         ))
     };

@@ -11,7 +11,7 @@ use mysql_common::{
 };
 use rustls::ClientConfig;
 
-use super::{auth, failure::DumpFailure, socket::Socket, wire::Wire};
+use super::{auth, failure::WireFailure, packets::Wire, socket::Socket};
 use crate::{
     binlog::byte_reader::{Malformed, take, take_array, take_le},
     config::{SourceConfig, SslMode},
@@ -33,35 +33,35 @@ const PACKET_MAX: u32 = 1 << 30;
 const SERVER_VERSION: (u16, u16, u16) = (5, 5, 3);
 
 /// Who logs in.
-pub(super) struct Account<'a> {
-    pub(super) user: &'a str,
-    pub(super) password: &'a str,
-    pub(super) host: &'a str,
+pub(crate) struct Account<'a> {
+    pub(crate) user: &'a str,
+    pub(crate) password: &'a str,
+    pub(crate) host: &'a str,
     /// `None` for plain text.
-    pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(crate) tls: Option<Arc<ClientConfig>>,
 }
 
 /// The server's first packet.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Greeting {
-    pub(super) flavor: Flavor,
-    pub(super) capabilities: CapabilityFlags,
-    pub(super) nonce: Vec<u8>,
-    pub(super) plugin: Vec<u8>,
+pub(crate) struct Greeting {
+    pub(crate) flavor: Flavor,
+    pub(crate) capabilities: CapabilityFlags,
+    pub(crate) nonce: Vec<u8>,
+    pub(crate) plugin: Vec<u8>,
 }
 
 /// Logs in; the answer is the wire (with TLS now, perhaps) and what the server is.
-pub(super) fn log_in(
+pub(crate) fn log_in(
     mut wire: Wire,
     account: &Account<'_>,
     config: &SourceConfig,
-) -> Result<(Wire, Flavor), DumpFailure> {
+) -> Result<(Wire, Flavor), WireFailure> {
     let packet = wire.read_packet()?;
     if packet.first() == Some(&0xff) {
         return Err(server_error(&packet));
     }
     let greeting = parse_greeting(&packet).map_err(|_| {
-        DumpFailure::Login(
+        WireFailure::Login(
             "what answers does not speak MySQL's protocol: check the host and the port".into(),
         )
     })?;
@@ -74,11 +74,11 @@ pub(super) fn log_in(
             let mut request = Vec::new();
             SslRequest::new(capabilities, PACKET_MAX, COLLATION).serialize(&mut request);
             wire.write_packet(&request)?;
-            let name = tls::server_name(account.host).map_err(DumpFailure::Login)?;
+            let name = tls::server_name(account.host).map_err(WireFailure::Login)?;
             let client = client.clone();
             wire = wire.start_tls(|socket: Socket| socket.with_tls(client, name))?;
         } else if config.ssl_mode != SslMode::Preferred {
-            return Err(DumpFailure::Login(tls::no_tls_finding(config)));
+            return Err(WireFailure::Login(tls::no_tls_finding(config)));
         }
     }
     let mut plugin = auth::first(&greeting.plugin).to_vec();
@@ -120,11 +120,11 @@ pub(super) fn log_in(
             }
         }
     }
-    Err(DumpFailure::Login("the server does not come to an end of the login".into()))
+    Err(WireFailure::Login("the server does not come to an end of the login".into()))
 }
 
 /// Sends a statement or a command that is answered by OK.
-pub(super) fn execute(wire: &mut Wire, command: &[u8]) -> Result<(), DumpFailure> {
+pub(crate) fn execute(wire: &mut Wire, command: &[u8]) -> Result<(), WireFailure> {
     wire.write_command(command)?;
     let packet = wire.read_packet()?;
     match packet.first() {
@@ -135,7 +135,7 @@ pub(super) fn execute(wire: &mut Wire, command: &[u8]) -> Result<(), DumpFailure
 }
 
 /// Reads an ERR packet; before the login it has no state.
-pub(super) fn server_error(packet: &[u8]) -> DumpFailure {
+pub(crate) fn server_error(packet: &[u8]) -> WireFailure {
     let mut rest = packet.get(1..).unwrap_or_default();
     let code = take_le(&mut rest, 2).unwrap_or_default() as u16;
     let mut state = "HY000".into();
@@ -143,11 +143,11 @@ pub(super) fn server_error(packet: &[u8]) -> DumpFailure {
         state = String::from_utf8_lossy(&rest[1..6]).into_owned();
         rest = &rest[6..];
     }
-    DumpFailure::Server { code, state, message: String::from_utf8_lossy(rest).into_owned() }
+    WireFailure::Server { code, state, message: String::from_utf8_lossy(rest).into_owned() }
 }
 
 /// Reads the greeting (manual: "Protocol::HandshakeV10").
-pub(super) fn parse_greeting(mut packet: &[u8]) -> Result<Greeting, Malformed> {
+pub(crate) fn parse_greeting(mut packet: &[u8]) -> Result<Greeting, Malformed> {
     let input = &mut packet;
     if take_array::<1>(input)? != [10] {
         return Err(Malformed("the server speaks another version of the protocol"));

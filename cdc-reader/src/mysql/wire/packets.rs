@@ -10,22 +10,22 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{failure::DumpFailure, socket::Socket};
+use super::{failure::WireFailure, socket::Socket};
 use crate::binlog::byte_reader::little_endian;
 
 /// The read buffer. A packet above it is read into memory of its own.
-pub(super) const BUFFER_BYTES: usize = 256 * 1024;
+pub(crate) const BUFFER_BYTES: usize = 256 * 1024;
 /// Bytes before a payload.
-pub(super) const PACKET_HEADER: usize = 4;
+pub(crate) const PACKET_HEADER: usize = 4;
 /// A payload of this length goes on in the next packet.
-pub(super) const PAYLOAD_MAX: usize = 0xff_ffff;
+pub(crate) const PAYLOAD_MAX: usize = 0xff_ffff;
 /// Steps in which a large payload is read, so that a false length takes no memory that is not filled.
 const READ_STEP: usize = 256 * 1024;
 /// Nothing that is said before the dump is longer.
 const SHORT_PACKET_MAX: usize = 1 << 20;
 
 /// A socket with its buffer.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     socket: Socket,
     buffer: Vec<u8>,
     /// What was read and not yet taken: `buffer[start..end]`.
@@ -39,7 +39,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(socket: Socket, patience: Duration, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(socket: Socket, patience: Duration, shutdown: CancellationToken) -> Self {
         Self {
             socket,
             buffer: vec![0; BUFFER_BYTES],
@@ -52,21 +52,21 @@ impl Wire {
         }
     }
 
-    pub(super) fn set_patience(&mut self, patience: Duration) {
+    pub(crate) fn set_patience(&mut self, patience: Duration) {
         self.patience = patience;
     }
 
-    pub(super) fn is_secure(&self) -> bool {
+    pub(crate) fn is_secure(&self) -> bool {
         self.socket.is_secure()
     }
 
     /// Puts TLS on the socket. Bytes that came before it were not encrypted: whoever sent them is not the server.
-    pub(super) fn start_tls(
+    pub(crate) fn start_tls(
         self,
         wrap: impl FnOnce(Socket) -> io::Result<Socket>,
-    ) -> Result<Self, DumpFailure> {
+    ) -> Result<Self, WireFailure> {
         if self.start != self.end {
-            return Err(DumpFailure::Login(
+            return Err(WireFailure::Login(
                 "bytes came before TLS had begun: someone may be between the reader and the server"
                     .into(),
             ));
@@ -75,23 +75,23 @@ impl Wire {
     }
 
     /// The bytes that were read and not yet taken.
-    pub(super) fn buffered(&self) -> &[u8] {
+    pub(crate) fn buffered(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
     /// Takes bytes that were looked at.
-    pub(super) fn consume(&mut self, count: usize) {
+    pub(crate) fn consume(&mut self, count: usize) {
         self.start = (self.start + count).min(self.end);
     }
 
     /// Waits until more bytes have come.
-    pub(super) fn fill(&mut self) -> Result<(), DumpFailure> {
+    pub(crate) fn fill(&mut self) -> Result<(), WireFailure> {
         self.make_room();
         self.set_waits(true)?;
         let began = Instant::now();
         loop {
             match self.socket.read(&mut self.buffer[self.end..]) {
-                Ok(0) => return Err(DumpFailure::Io(io::ErrorKind::UnexpectedEof.into())),
+                Ok(0) => return Err(WireFailure::Io(io::ErrorKind::UnexpectedEof.into())),
                 Ok(count) => {
                     self.end += count;
                     return Ok(());
@@ -102,12 +102,12 @@ impl Wire {
     }
 
     /// Reads what has come already; false when that is nothing.
-    pub(super) fn fill_at_once(&mut self) -> Result<bool, DumpFailure> {
+    pub(crate) fn fill_at_once(&mut self) -> Result<bool, WireFailure> {
         self.make_room();
         self.set_waits(false)?;
         loop {
             match self.socket.read(&mut self.buffer[self.end..]) {
-                Ok(0) => return Err(DumpFailure::Io(io::ErrorKind::UnexpectedEof.into())),
+                Ok(0) => return Err(WireFailure::Io(io::ErrorKind::UnexpectedEof.into())),
                 Ok(count) => {
                     self.end += count;
                     return Ok(true);
@@ -120,7 +120,7 @@ impl Wire {
     }
 
     /// Waits until the buffer holds `count` bytes (at most [`BUFFER_BYTES`]).
-    pub(super) fn fill_to(&mut self, count: usize) -> Result<(), DumpFailure> {
+    pub(crate) fn fill_to(&mut self, count: usize) -> Result<(), WireFailure> {
         while self.end - self.start < count {
             self.fill()?;
         }
@@ -128,11 +128,11 @@ impl Wire {
     }
 
     /// Appends `count` bytes to `target`, past the buffer where it is empty.
-    pub(super) fn read_into(
+    pub(crate) fn read_into(
         &mut self,
         target: &mut Vec<u8>,
         count: usize,
-    ) -> Result<(), DumpFailure> {
+    ) -> Result<(), WireFailure> {
         let buffered = count.min(self.end - self.start);
         target.extend_from_slice(&self.buffer[self.start..self.start + buffered]);
         self.start += buffered;
@@ -145,7 +145,7 @@ impl Wire {
             let read = self.socket.read(&mut target[filled..]);
             target.truncate(filled + *read.as_ref().unwrap_or(&0));
             match read {
-                Ok(0) => return Err(DumpFailure::Io(io::ErrorKind::UnexpectedEof.into())),
+                Ok(0) => return Err(WireFailure::Io(io::ErrorKind::UnexpectedEof.into())),
                 Ok(count) => {
                     left -= count;
                     began = Instant::now();
@@ -157,7 +157,7 @@ impl Wire {
     }
 
     /// One packet of the login or the answer to a command.
-    pub(super) fn read_packet(&mut self) -> Result<Vec<u8>, DumpFailure> {
+    pub(crate) fn read_packet(&mut self) -> Result<Vec<u8>, WireFailure> {
         let mut payload = Vec::new();
         loop {
             self.fill_to(PACKET_HEADER)?;
@@ -165,7 +165,7 @@ impl Wire {
             let length = little_endian(&header[..3]) as usize;
             self.sequence = header[3].wrapping_add(1);
             if payload.len() + length > SHORT_PACKET_MAX {
-                return Err(DumpFailure::Login(
+                return Err(WireFailure::Login(
                     "what answers does not speak MySQL's protocol: check the host and the port"
                         .into(),
                 ));
@@ -179,7 +179,7 @@ impl Wire {
     }
 
     /// Answers the packet that came last.
-    pub(super) fn write_packet(&mut self, payload: &[u8]) -> Result<(), DumpFailure> {
+    pub(crate) fn write_packet(&mut self, payload: &[u8]) -> Result<(), WireFailure> {
         self.set_waits(true)?;
         // An exact multiple of the largest payload ends with an empty packet.
         let mut rest = Some(payload);
@@ -198,7 +198,7 @@ impl Wire {
     }
 
     /// Begins a new exchange.
-    pub(super) fn write_command(&mut self, payload: &[u8]) -> Result<(), DumpFailure> {
+    pub(crate) fn write_command(&mut self, payload: &[u8]) -> Result<(), WireFailure> {
         self.sequence = 0;
         self.write_packet(payload)
     }
@@ -212,7 +212,7 @@ impl Wire {
         }
     }
 
-    fn set_waits(&mut self, waits: bool) -> Result<(), DumpFailure> {
+    fn set_waits(&mut self, waits: bool) -> Result<(), WireFailure> {
         if self.waits != waits {
             self.socket.set_waiting(waits)?;
             self.waits = waits;
@@ -221,17 +221,17 @@ impl Wire {
     }
 
     /// A read that ended without bytes: goes on, unless the reader stops or the server was silent for too long.
-    fn not_yet(&self, error: io::Error, began: Instant) -> Result<(), DumpFailure> {
+    fn not_yet(&self, error: io::Error, began: Instant) -> Result<(), WireFailure> {
         match error.kind() {
             io::ErrorKind::Interrupted => return Ok(()),
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {}
             _ => return Err(error.into()),
         }
         if self.shutdown.is_cancelled() {
-            return Err(DumpFailure::Stopped);
+            return Err(WireFailure::Stopped);
         }
         if began.elapsed() > self.patience {
-            return Err(DumpFailure::Transient("the server went silent".into()));
+            return Err(WireFailure::Transient("the server went silent".into()));
         }
         Ok(())
     }
