@@ -7,7 +7,8 @@
 
 mod canonical;
 
-use mysql_async::Value;
+use std::sync::Arc;
+
 use schemas::{avro_schema::AvroOptions, position::BinlogPlace, table_id::TableId};
 
 use self::canonical::Canonical;
@@ -16,12 +17,13 @@ use crate::{
     error::ReaderError,
     mysql::{
         catalog::{self, CatalogTable},
-        connect::{self, Server, classify},
+        connect::{self, Server},
         place::{binlog_end, gtid_executed},
+        rows::{Flow, RowConnection, RowLink, RowPacket, ValueKind},
     },
     snapshot::{
         chunk_plan::{ChunkRange, KeyText, chunk_select, rows_select},
-        chunk_read::{Flow, for_each_row, key_of_row},
+        key_text,
     },
 };
 
@@ -33,10 +35,13 @@ const KEYS_PER_STATEMENT: usize = 200;
 /// A table that is being walked.
 #[derive(Debug)]
 pub struct SourceTable {
-    config: SourceConfig,
+    config: Arc<SourceConfig>,
+    options: AvroOptions,
     table: CatalogTable,
-    canonical: Canonical,
+    /// In which form the columns come.
+    kinds: Vec<ValueKind>,
     link: Option<(mysql_async::Conn, Server)>,
+    rows: RowLink,
     after: Option<KeyText>,
     finished: bool,
 }
@@ -59,7 +64,8 @@ pub struct SourceRow {
     pub key: u128,
     /// The digest of all columns in the server's order.
     pub row: u128,
-    key_values: Box<[Option<Value>]>,
+    /// The key columns' values as they came, in key order.
+    key_bytes: Box<[u8]>,
 }
 
 /// Chosen rows, read again.
@@ -95,9 +101,12 @@ impl SourceTable {
             reason: format!("{id} is not there, or the user may not read it"),
         })?;
         let options = AvroOptions { debezium_compat: config.debezium_compat };
+        let config = Arc::new(config.clone());
         Ok(Self {
-            config: config.clone(),
-            canonical: Canonical::new(&table, options),
+            rows: RowLink::new(config.clone()),
+            config,
+            options,
+            kinds: Vec::new(),
             table,
             link: Some((connection, server)),
             after: None,
@@ -118,37 +127,30 @@ impl SourceTable {
         }
         let keyless = self.table.schema.key.is_empty();
         let limit = if keyless { u64::MAX } else { CHUNK_ROWS };
-        let range = ChunkRange { after: self.after.as_deref(), upto: None, rows: limit };
+        let range =
+            ChunkRange { after: self.after.as_deref(), rows: limit, ..ChunkRange::default() };
         let sql = chunk_select(&self.table, range).ok_or_else(|| self.changed())?;
-        let (mut rows, mut bad) = (Vec::new(), None);
-        let mut last: Option<Vec<Option<Value>>> = None;
-        let (canonical, key) = (&mut self.canonical, &self.table.schema.key);
-        let place = connect::place(&self.config);
-        let (connection, _) = link(&mut self.link, &self.config).await?;
-        let read = for_each_row(connection, &sql, |values| {
-            match canonical.digests(&values) {
-                Ok(digests) => {
-                    let key_values =
-                        key.iter().map(|&i| values.get(i).cloned().flatten()).collect();
-                    rows.push(SourceRow { key: digests.key, row: digests.row, key_values });
-                    last = Some(values);
-                }
-                Err(what) => bad = Some(what),
-            }
-            Flow::Go
-        });
-        let result = read.await;
-        self.answer(result)?;
-        if let Some(what) = bad {
-            let reason = format!("{}: {what}", self.table.schema.id);
-            return Err(ReaderError::Query { place, reason });
-        }
+        let (rows, kinds) = self
+            .select(sql, |canonical, key, row| {
+                let values = row.values().map_err(|error| error.to_string())?;
+                let digests = canonical.digests(&values)?;
+                let mut key_bytes = Vec::new();
+                push_key(key, row, &mut key_bytes);
+                Ok(SourceRow {
+                    key: digests.key,
+                    row: digests.row,
+                    key_bytes: key_bytes.into_boxed_slice(),
+                })
+            })
+            .await?;
+        self.kinds = kinds;
         let (gtid_set, high) = self.place().await?;
         self.finished = (rows.len() as u64) < limit;
-        if let Some(values) = last {
-            self.after = key_of_row(&self.table, &values);
+        if let Some(last) = rows.last() {
+            self.after = self.key_text(last);
         }
         if !self.finished && self.after.is_none() {
+            let place = connect::place(&self.config);
             let reason =
                 format!("{} has a key that the walk cannot go on from", self.table.schema.id);
             return Err(ReaderError::Query { place, reason });
@@ -158,40 +160,23 @@ impl SourceTable {
 
     /// A row's key as text, for [`Self::rows_by_key`]; `None` for a table without a key.
     pub fn key_text(&self, row: &SourceRow) -> Option<KeyText> {
-        let mut values = vec![None; self.table.schema.columns.len()];
-        for (&index, value) in self.table.schema.key.iter().zip(&row.key_values) {
-            *values.get_mut(index)? = value.clone();
-        }
-        key_of_row(&self.table, &values)
+        key_text::of_bytes(&self.table, &self.kinds, &row.key_bytes)
     }
 
     /// Reads chosen rows again, with their values.
     pub async fn rows_by_key(&mut self, keys: &[KeyText]) -> Result<SourceRows, ReaderError> {
         let mut rows = Vec::new();
-        let mut bad = None;
         for part in keys.chunks(KEYS_PER_STATEMENT) {
             let sql = rows_select(&self.table, part).ok_or_else(|| self.changed())?;
-            let canonical = &mut self.canonical;
-            let (connection, _) = link(&mut self.link, &self.config).await?;
-            let read = for_each_row(connection, &sql, |values| {
-                let row = canonical
-                    .digests(&values)
-                    .and_then(|digests| Ok((digests, canonical.values(&values)?)));
-                match row {
-                    Ok((digests, values)) => {
-                        rows.push(SourceRowValues { key: digests.key, row: digests.row, values });
-                    }
-                    Err(what) => bad = Some(what),
-                }
-                Flow::Go
-            });
-            let result = read.await;
-            self.answer(result)?;
-        }
-        if let Some(what) = bad {
-            let place = connect::place(&self.config);
-            let reason = format!("{}: {what}", self.table.schema.id);
-            return Err(ReaderError::Query { place, reason });
+            let (part, _) = self
+                .select(sql, |canonical, _, row| {
+                    let values = row.values().map_err(|error| error.to_string())?;
+                    let digests = canonical.digests(&values)?;
+                    let values = canonical.values(&values)?;
+                    Ok(SourceRowValues { key: digests.key, row: digests.row, values })
+                })
+                .await?;
+            rows.extend(part);
         }
         let (gtid_set, high) = self.place().await?;
         Ok(SourceRows { rows, gtid_set, high })
@@ -204,12 +189,43 @@ impl SourceTable {
         Ok((gtid_set, high))
     }
 
-    /// After a failure the connection is of no use.
-    fn answer(&mut self, result: Result<(), mysql_async::Error>) -> Result<(), ReaderError> {
-        result.map_err(|error| {
+    /// Runs a SELECT; answers what was made of each row, and the form of the columns. After an error in a row the
+    /// others are not looked at.
+    async fn select<T: Send + 'static>(
+        &mut self,
+        sql: String,
+        mut make: impl FnMut(&mut Canonical, &[usize], RowPacket<'_>) -> Result<T, String>
+        + Send
+        + 'static,
+    ) -> Result<(Vec<T>, Vec<ValueKind>), ReaderError> {
+        let (table, options) = (self.table.clone(), self.options);
+        let place = connect::place(&self.config);
+        let work = move |connection: &mut RowConnection| {
+            let mut canonical = Canonical::new(&table, options);
+            let (mut rows, mut kinds, mut bad) = (Vec::new(), Vec::new(), None);
+            connection.select(&sql, |row| {
+                if rows.is_empty() {
+                    kinds = row.kinds.to_vec();
+                }
+                match make(&mut canonical, &table.schema.key, row) {
+                    Ok(made) => rows.push(made),
+                    Err(what) => bad = Some(what),
+                }
+                if bad.is_some() { Flow::Stop } else { Flow::Go }
+            })?;
+            match bad {
+                None => Ok((rows, kinds)),
+                Some(what) => {
+                    let reason = format!("{}: {what}", table.schema.id);
+                    Err(ReaderError::Query { place, reason })
+                }
+            }
+        };
+        let result = self.rows.run(work).await;
+        if result.is_err() {
             self.link = None;
-            classify(error, &connect::place(&self.config))
-        })
+        }
+        result
     }
 
     fn changed(&self) -> ReaderError {
@@ -220,6 +236,13 @@ impl SourceTable {
                 self.table.schema.id
             ),
         }
+    }
+}
+
+/// Appends a row's key values as they came. The row's values were read before.
+fn push_key(key: &[usize], row: RowPacket<'_>, out: &mut Vec<u8>) {
+    for &i in key {
+        out.extend_from_slice(row.bytes_of(i).unwrap_or_default());
     }
 }
 

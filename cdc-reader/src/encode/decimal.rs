@@ -88,6 +88,9 @@ fn write_wide(stored: &[u8], precision: u8, scale: u8, out: &mut Vec<u8>) -> Res
     Ok(())
 }
 
+/// So many digits always fit into 64 bits with a sign.
+const DIGITS_IN_I64: usize = 18;
+
 /// Appends an unscaled decimal text of any length as Avro `bytes`; for values that come as text.
 pub fn encode_text(text: &[u8], scale: u8, out: &mut Vec<u8>) -> Result<(), Malformed> {
     let (negative, digits) = match text.split_first() {
@@ -100,8 +103,23 @@ pub fn encode_text(text: &[u8], scale: u8, out: &mut Vec<u8>) -> Result<(), Malf
     if fraction.len() > usize::from(scale) || digits.len() > 100 {
         return Err(Malformed("a decimal has more digits than its column"));
     }
+    let padding = usize::from(scale) - fraction.len();
+    if digits.len() + padding <= DIGITS_IN_I64 {
+        let mut number = 0i64;
+        for &digit in digits[..point].iter().chain(fraction) {
+            if !digit.is_ascii_digit() {
+                return Err(Malformed("a decimal has something else than digits"));
+            }
+            number = number * 10 + i64::from(digit - b'0');
+        }
+        for _ in 0..padding {
+            number *= 10;
+        }
+        write_unscaled(out, i128::from(if negative { -number } else { number }));
+        return Ok(());
+    }
     let mut limbs = [0u32; 8];
-    let padding = std::iter::repeat_n(&b'0', usize::from(scale) - fraction.len());
+    let padding = std::iter::repeat_n(&b'0', padding);
     for &digit in digits[..point].iter().chain(fraction).chain(padding) {
         if !digit.is_ascii_digit() {
             return Err(Malformed("a decimal has something else than digits"));

@@ -40,7 +40,8 @@ pub struct Server {
     pub coordinates: Coordinates,
 }
 
-const SESSION: [&str; 2] = [
+/// The statements that set a session up.
+pub(super) const SESSION: [&str; 2] = [
     "SET NAMES utf8mb4",
     "SET SESSION time_zone = '+00:00', sql_mode = '', autocommit = 1, net_write_timeout = 3600, \
      net_read_timeout = 600, wait_timeout = 28800, lock_wait_timeout = 60, \
@@ -55,7 +56,7 @@ const SESSION: [&str; 2] = [
 /// Longer than a slow name server or a busy accept queue takes; shorter than a person's patience.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Finds out about a peer that vanished without a word.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(30);
 /// The protocol's largest: an event or a row above the driver's default would break the connection for ever.
 const MAX_PACKET: usize = 1 << 30;
 

@@ -1,8 +1,8 @@
-//! A row of the binary protocol to the Avro bytes that the binlog path writes for the same row.
+//! A row of the binary protocol to the Avro bytes that the binlog path writes for the same row: from the packet straight
+//! into the output, with nothing allocated and no value made in between.
 
 use std::ops::Range;
 
-use mysql_async::Value;
 use schemas::{
     avro_schema::{AvroOptions, default_of, is_double, is_optional},
     avro_write::{write_bytes, write_long, write_unscaled},
@@ -10,35 +10,52 @@ use schemas::{
     json_text,
 };
 
-use super::server_value as sv;
 use crate::{
+    binlog::byte_reader::Malformed,
     encode::{
         charset::{Charset, write_text},
         decimal,
         plan::{null_bytes, value_branch},
         temporal,
     },
-    mysql::catalog::CatalogTable,
+    mysql::{
+        catalog::CatalogTable,
+        rows::value::{
+            DateParts, TOO_LONG, ValueKind, bits, is_null, split_row, take_bytes, take_double,
+            take_float, take_instant, take_integer, take_time,
+        },
+    },
 };
 
 /// Writes the rows of one table shape.
 #[derive(Debug)]
 pub struct RowWriter {
     columns: Vec<ColumnWriter>,
+    kinds: Vec<ValueKind>,
     key: Vec<usize>,
     /// Zero or partly zero dates so far that became NULL or, where that is not possible, the epoch.
     pub zero_dates: u64,
     /// Texts so far with bytes that mean nothing in their character set.
     pub invalid_texts: u64,
-    // Where each column's value lies in the output, without the union's branch.
-    places: Vec<Range<usize>>,
+    places: Vec<Places>,
+    key_bytes: Vec<u8>,
     scratch: Vec<u8>,
+}
+
+/// Where a column's value lies.
+#[derive(Clone, Debug, Default)]
+struct Places {
+    /// In the output, without the union's branch.
+    written: Range<usize>,
+    /// In the packet, after its bitmap.
+    read: Range<usize>,
 }
 
 #[derive(Debug)]
 struct ColumnWriter {
     name: String,
     column_type: ColumnType,
+    kind: ValueKind,
     optional: bool,
     /// The byte in front of a value in a union with null.
     branch: u8,
@@ -67,6 +84,7 @@ impl RowWriter {
         let columns = schema.columns.iter().enumerate().map(|(i, column)| ColumnWriter {
             name: column.name.clone(),
             column_type: column.column_type.clone(),
+            kind: ValueKind::Null,
             optional: is_optional(schema, i, options),
             branch: value_branch(default_of(column, options)),
             null: null_bytes(default_of(column, options), is_optional(schema, i, options)),
@@ -82,182 +100,286 @@ impl RowWriter {
         });
         Self {
             columns: columns.collect(),
+            kinds: Vec::new(),
             key: schema.key.clone(),
             zero_dates: 0,
             invalid_texts: 0,
-            places: vec![0..0; schema.columns.len()],
+            places: vec![Places::default(); schema.columns.len()],
+            key_bytes: Vec::new(),
             scratch: Vec::new(),
         }
     }
 
-    /// Appends a row; a value that does not fit its column gives the sentence that says which. On an error `out` is as
-    /// it was.
-    pub fn write(
-        &mut self,
-        values: &[Option<Value>],
-        out: &mut Vec<u8>,
-    ) -> Result<WrittenRow, String> {
-        let start = out.len();
-        for (i, column) in self.columns.iter().enumerate() {
-            let value = values.get(i).and_then(Option::as_ref).unwrap_or(&Value::NULL);
-            let scratch = &mut self.scratch;
-            match column.write(value, out, scratch) {
-                Ok(Written { value_start, zero_date, invalid_texts }) => {
-                    self.zero_dates += u64::from(zero_date);
-                    self.invalid_texts += invalid_texts;
-                    if let Some(place) = self.places.get_mut(i) {
-                        *place = value_start..out.len();
-                    }
-                }
-                Err(what) => {
-                    out.truncate(start);
-                    return Err(format!("column {} holds {what}", column.name));
-                }
-            }
+    /// Takes note of the form in which the rows that follow come; a form that does not fit the table gives the sentence
+    /// that says which.
+    pub fn expect(&mut self, kinds: &[ValueKind]) -> Result<(), String> {
+        if kinds.len() != self.columns.len() {
+            return Err(format!(
+                "{} columns instead of {}; the table may have been changed meanwhile",
+                kinds.len(),
+                self.columns.len()
+            ));
         }
+        for (column, &kind) in self.columns.iter_mut().zip(kinds) {
+            if !column.fits(kind) {
+                return Err(format!("column {} holds {WRONG}", column.name));
+            }
+            column.kind = kind;
+        }
+        self.kinds.clear();
+        self.kinds.extend_from_slice(kinds);
+        Ok(())
+    }
+
+    /// What was expected.
+    pub fn kinds(&self) -> &[ValueKind] {
+        &self.kinds
+    }
+
+    /// The key columns' values of the row that was written last, as they came, in key order.
+    pub fn key_bytes(&self) -> &[u8] {
+        &self.key_bytes
+    }
+
+    /// Appends a row, given as its packet; a value that does not fit its column gives the sentence that says which. On
+    /// an error `out` is as it was.
+    pub fn write(&mut self, packet: &[u8], out: &mut Vec<u8>) -> Result<WrittenRow, String> {
+        let start = out.len();
+        let written = self.write_columns(packet, out);
+        let values = written.inspect_err(|_| out.truncate(start))?;
         let row = start..out.len();
+        self.key_bytes.clear();
         for &i in &self.key {
             // Key columns are never optional, so the key's bytes are those in the row.
-            if let Some(place) = self.places.get(i) {
-                out.extend_from_within(place.clone());
+            if let Some(places) = self.places.get(i) {
+                out.extend_from_within(places.written.clone());
+                let read = values.get(places.read.clone()).unwrap_or_default();
+                self.key_bytes.extend_from_slice(read);
             }
         }
         Ok(WrittenRow { key: row.end..out.len(), row })
     }
+
+    /// Answers the packet's values.
+    #[inline(always)]
+    fn write_columns<'a>(
+        &mut self,
+        packet: &'a [u8],
+        out: &mut Vec<u8>,
+    ) -> Result<&'a [u8], String> {
+        let (nulls, values) =
+            split_row(packet, self.columns.len()).map_err(|error| error.to_string())?;
+        let input = &mut { values };
+        for ((i, column), places) in self.columns.iter().enumerate().zip(&mut self.places) {
+            let read_start = values.len() - input.len();
+            let value = (!is_null(nulls, i)).then_some(&mut *input);
+            let (written_start, note) = column
+                .write(value, out, &mut self.scratch)
+                .map_err(|Unfit(what)| format!("column {} holds {what}", column.name))?;
+            match note {
+                Note::None => {}
+                Note::ZeroDate => self.zero_dates += 1,
+                Note::InvalidText => self.invalid_texts += 1,
+            }
+            *places = Places {
+                written: written_start..out.len(),
+                read: read_start..values.len() - input.len(),
+            };
+        }
+        if input.is_empty() { Ok(values) } else { Err(TOO_LONG.to_string()) }
+    }
 }
 
-struct Written {
-    value_start: usize,
-    zero_date: bool,
-    /// 0 or 1.
-    invalid_texts: u64,
+/// What is to be counted of a value.
+#[derive(Clone, Copy)]
+enum Note {
+    None,
+    ZeroDate,
+    InvalidText,
+}
+
+/// A value that its column cannot hold: what it is.
+struct Unfit(&'static str);
+
+impl From<Malformed> for Unfit {
+    fn from(_: Malformed) -> Self {
+        Self("a value that is cut off")
+    }
 }
 
 const WRONG: &str = "a value of an unexpected kind; the table may have been changed meanwhile";
 
 impl ColumnWriter {
+    /// Whether values of this form are written.
+    fn fits(&self, kind: ValueKind) -> bool {
+        match &self.column_type {
+            ColumnType::TinyInt { unsigned: expected }
+            | ColumnType::SmallInt { unsigned: expected }
+            | ColumnType::MediumInt { unsigned: expected }
+            | ColumnType::Int { unsigned: expected }
+            | ColumnType::BigInt { unsigned: expected } => {
+                matches!(kind, ValueKind::Integer { unsigned, .. } if unsigned == *expected)
+            }
+            // The labels' numbers.
+            ColumnType::Year | ColumnType::Enum { .. } | ColumnType::Set { .. } => {
+                matches!(kind, ValueKind::Integer { .. })
+            }
+            ColumnType::Float if !self.float_as_double => kind == ValueKind::Float,
+            ColumnType::Float | ColumnType::Double => {
+                matches!(kind, ValueKind::Float | ValueKind::Double)
+            }
+            ColumnType::Date | ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => {
+                kind == ValueKind::Instant
+            }
+            ColumnType::Time { .. } => kind == ValueKind::Time,
+            ColumnType::Decimal { .. }
+            | ColumnType::Bit { .. }
+            | ColumnType::Text
+            | ColumnType::Binary { .. }
+            | ColumnType::Bytes
+            | ColumnType::Uuid
+            | ColumnType::Inet4
+            | ColumnType::Inet6
+            | ColumnType::Json
+            | ColumnType::Geometry
+            | ColumnType::Point
+            | ColumnType::Vector => kind == ValueKind::Bytes,
+        }
+    }
+
+    /// Writes the value at the front of `input`, or NULL without one; answers where it starts behind the branch.
+    #[inline(always)]
     fn write(
         &self,
-        value: &Value,
+        input: Option<&mut &[u8]>,
         out: &mut Vec<u8>,
         scratch: &mut Vec<u8>,
-    ) -> Result<Written, &'static str> {
-        if *value == Value::NULL {
+    ) -> Result<(usize, Note), Unfit> {
+        let Some(input) = input else {
             if !self.optional {
-                return Err("NULL although it is declared NOT NULL");
+                return Err(Unfit("NULL although it is declared NOT NULL"));
             }
             out.extend_from_slice(&self.null);
-            return Ok(Written { value_start: out.len(), zero_date: false, invalid_texts: 0 });
-        }
-        let instant = match &self.column_type {
-            ColumnType::Date | ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => {
-                Some(sv::instant_micros(value).ok_or(WRONG)?)
-            }
-            _ => None,
+            return Ok((out.len(), Note::None));
         };
-        let zero_date = instant == Some(None);
-        if zero_date && !self.null.is_empty() {
-            let value_start = out.len();
-            out.extend_from_slice(&self.null);
-            return Ok(Written { value_start, zero_date, invalid_texts: 0 });
+        if self.kind == ValueKind::Instant {
+            return Ok(self.write_instant(take_instant(input)?, out));
         }
         if self.optional {
             out.push(self.branch);
         }
-        let value_start = out.len();
-        let mut invalid_texts = 0;
-        match instant {
-            Some(micros) => {
-                let adjust = self.debezium_years && micros.is_some();
-                self.write_instant(temporal::recent_micros(micros.unwrap_or(0), adjust), out);
+        let start = out.len();
+        match self.kind {
+            ValueKind::Integer { bytes, unsigned } => {
+                self.write_integer(take_integer(input, bytes, unsigned)?, out)?;
             }
-            None => invalid_texts = self.write_value(value, out, scratch)?,
+            ValueKind::Float => {
+                let number = take_float(input)?;
+                if self.float_as_double || self.column_type == ColumnType::Double {
+                    out.extend_from_slice(&f64::from(number).to_le_bytes());
+                } else {
+                    out.extend_from_slice(&number.to_le_bytes());
+                }
+            }
+            ValueKind::Double => out.extend_from_slice(&take_double(input)?.to_le_bytes()),
+            ValueKind::Time => write_long(out, take_time(input)?),
+            ValueKind::Bytes => {
+                let note = self.write_string(take_bytes(input)?, out, scratch)?;
+                return Ok((start, note));
+            }
+            ValueKind::Instant | ValueKind::Null => return Err(Unfit(WRONG)),
         }
-        Ok(Written { value_start, zero_date, invalid_texts })
+        Ok((start, Note::None))
     }
 
-    fn write_instant(&self, micros: i64, out: &mut Vec<u8>) {
+    #[inline(always)]
+    fn write_instant(&self, parts: DateParts, out: &mut Vec<u8>) -> (usize, Note) {
+        let instant = parts.since_1970();
+        if instant.is_none() && !self.null.is_empty() {
+            let start = out.len();
+            out.extend_from_slice(&self.null);
+            return (start, Note::ZeroDate);
+        }
+        if self.optional {
+            out.push(self.branch);
+        }
+        let start = out.len();
+        let adjust = self.debezium_years && instant.is_some();
+        let micros = temporal::recent_micros(instant.unwrap_or(0), adjust);
         match self.column_type {
             ColumnType::Date => write_long(out, micros.div_euclid(86_400_000_000)),
             ColumnType::Timestamp { digits } => temporal::write_zoned(out, micros, digits),
             ColumnType::DateTime { digits: 0..=3 } => write_long(out, micros.div_euclid(1000)),
             _ => write_long(out, micros),
         }
+        (start, if instant.is_none() { Note::ZeroDate } else { Note::None })
     }
 
-    /// Answers how many texts (0 or 1) had bytes that mean nothing.
-    fn write_value(
-        &self,
-        value: &Value,
-        out: &mut Vec<u8>,
-        scratch: &mut Vec<u8>,
-    ) -> Result<u64, &'static str> {
+    #[inline(always)]
+    fn write_integer(&self, number: u64, out: &mut Vec<u8>) -> Result<(), Unfit> {
         match &self.column_type {
             ColumnType::BigInt { unsigned: true } if self.unsigned_as_decimal => {
-                write_unscaled(out, sv::integer(value).ok_or(WRONG)?);
+                write_unscaled(out, number.into());
             }
-            ColumnType::TinyInt { .. }
-            | ColumnType::SmallInt { .. }
-            | ColumnType::MediumInt { .. }
-            | ColumnType::Int { .. }
-            // Debezium's `long` wraps above 2^63-1; this is the switch that asks for it.
-            | ColumnType::BigInt { .. } => write_long(out, sv::integer(value).ok_or(WRONG)? as i64),
-            ColumnType::Year => match sv::integer(value).ok_or(WRONG)? as i64 {
-                0 if self.debezium_years => write_long(out, 1900),
-                year => write_long(out, year),
-            },
-            ColumnType::Float if self.float_as_double => {
-                out.extend_from_slice(&sv::double(value).ok_or(WRONG)?.to_le_bytes());
+            ColumnType::Year if number == 0 && self.debezium_years => write_long(out, 1900),
+            ColumnType::Enum { members } => {
+                write_bytes(out, enum_label(members, number).map_err(Unfit)?.as_bytes());
             }
-            ColumnType::Float => match value {
-                Value::Float(number) => out.extend_from_slice(&number.to_le_bytes()),
-                _ => return Err(WRONG),
-            },
-            ColumnType::Double => out.extend_from_slice(&sv::double(value).ok_or(WRONG)?.to_le_bytes()),
-            ColumnType::Decimal { scale, .. } => {
-                let text = sv::bytes(value).ok_or(WRONG)?;
-                decimal::encode_text(text, *scale, out).map_err(|_| "a number that is no DECIMAL of it")?;
-            }
-            ColumnType::Bit { width: 1 } => out.push((sv::bits(value).ok_or(WRONG)? & 1) as u8),
-            ColumnType::Bit { width } => {
-                let bytes = usize::from(*width).div_ceil(8);
-                let number = sv::bits(value).ok_or(WRONG)?.to_le_bytes();
-                write_bytes(out, number.get(..bytes).ok_or(WRONG)?);
-            }
-            ColumnType::Time { .. } => write_long(out, sv::time_micros(value).ok_or(WRONG)?),
+            ColumnType::Set { members } => write_set(members, number, out)?,
+            // Debezium's `long` wraps above 2^63-1; `unsigned_as_decimal` is the switch that asks for it.
+            _ => write_long(out, number as i64),
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn write_string(
+        &self,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Note, Unfit> {
+        match &self.column_type {
             ColumnType::Text => {
-                return Ok(write_text(self.decoding, sv::bytes(value).ok_or(WRONG)?, out));
+                if write_text(self.decoding, bytes, out) > 0 {
+                    return Ok(Note::InvalidText);
+                }
+            }
+            ColumnType::Decimal { scale, .. } => decimal::encode_text(bytes, *scale, out)
+                .map_err(|_| Unfit("a number that is no DECIMAL of it"))?,
+            ColumnType::Json => {
+                scratch.clear();
+                json_text::compact(bytes, self.json_form, scratch);
+                write_bytes(out, scratch);
+            }
+            // MariaDB sends UUID, INET4 and INET6 as their text.
+            ColumnType::Bytes | ColumnType::Uuid | ColumnType::Inet4 | ColumnType::Inet6 => {
+                write_bytes(out, bytes);
             }
             ColumnType::Binary { length } => {
-                let bytes = sv::bytes(value).ok_or(WRONG)?;
                 let padding = usize::from(*length).saturating_sub(bytes.len());
                 write_long(out, (bytes.len() + padding) as i64);
                 out.extend_from_slice(bytes);
                 out.resize(out.len() + padding, 0);
             }
-            // MariaDB sends these as their text.
-            ColumnType::Bytes | ColumnType::Uuid | ColumnType::Inet4 | ColumnType::Inet6 => write_bytes(out, sv::bytes(value).ok_or(WRONG)?),
-            ColumnType::Enum { members } => write_bytes(out, enum_label(members, value)?.as_bytes()),
-            ColumnType::Set { members } => write_bytes(out, set_labels(members, value)?.as_bytes()),
-            ColumnType::Json => {
-                scratch.clear();
-                json_text::compact(sv::bytes(value).ok_or(WRONG)?, self.json_form, scratch);
-                write_bytes(out, scratch);
+            ColumnType::Bit { width: 1 } => out.push((bits(bytes).ok_or(Unfit(WRONG))? & 1) as u8),
+            ColumnType::Bit { width } => {
+                let number = bits(bytes).ok_or(Unfit(WRONG))?.to_le_bytes();
+                let length = usize::from(*width).div_ceil(8);
+                write_bytes(out, number.get(..length).ok_or(Unfit(WRONG))?);
             }
-            ColumnType::Geometry => write_geometry(sv::bytes(value).ok_or(WRONG)?, false, out)?,
-            ColumnType::Point => write_geometry(sv::bytes(value).ok_or(WRONG)?, true, out)?,
-            ColumnType::Vector => write_vector(sv::bytes(value).ok_or(WRONG)?, out)?,
-            ColumnType::Date | ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => {
-                return Err(WRONG);
-            }
+            ColumnType::Geometry => write_geometry(bytes, false, out).map_err(Unfit)?,
+            ColumnType::Point => write_geometry(bytes, true, out).map_err(Unfit)?,
+            ColumnType::Vector => write_vector(bytes, out).map_err(Unfit)?,
+            _ => return Err(Unfit(WRONG)),
         }
-        Ok(0)
+        Ok(Note::None)
     }
 }
 
 /// The label of an ENUM's number; 0 is the empty text that stands for an error.
-pub fn enum_label<'a>(members: &'a [String], value: &Value) -> Result<&'a str, &'static str> {
-    match sv::integer(value).and_then(|index| usize::try_from(index).ok()).ok_or(WRONG)? {
+pub fn enum_label(members: &[String], number: u64) -> Result<&str, &'static str> {
+    match usize::try_from(number).map_err(|_| WRONG)? {
         0 => Ok(""),
         index => {
             members.get(index - 1).map(String::as_str).ok_or("an ENUM number without a member")
@@ -265,19 +387,30 @@ pub fn enum_label<'a>(members: &'a [String], value: &Value) -> Result<&'a str, &
     }
 }
 
-/// The labels of a SET's bits, in the order of its members, with commas.
-pub fn set_labels(members: &[String], value: &Value) -> Result<String, &'static str> {
-    let mask = sv::integer(value).and_then(|mask| u64::try_from(mask).ok()).ok_or(WRONG)?;
+/// The labels of a SET's bits, in the order of its members.
+pub fn set_labels(
+    members: &[String],
+    mask: u64,
+) -> Result<impl Iterator<Item = &str> + Clone, &'static str> {
     if members.len() < 64 && mask >> members.len() != 0 {
         return Err("a SET bit without a member");
     }
-    let chosen: Vec<&str> = members
-        .iter()
-        .enumerate()
-        .filter(|(i, _)| mask >> i & 1 == 1)
-        .map(|(_, member)| member.as_str())
-        .collect();
-    Ok(chosen.join(","))
+    let chosen = members.iter().take(64).enumerate().filter(move |(i, _)| mask >> i & 1 == 1);
+    Ok(chosen.map(|(_, member)| member.as_str()))
+}
+
+/// With commas between the labels.
+fn write_set(members: &[String], mask: u64, out: &mut Vec<u8>) -> Result<(), Unfit> {
+    let labels = set_labels(members, mask).map_err(Unfit)?;
+    let length: usize = labels.clone().map(|label| label.len() + 1).sum();
+    write_long(out, length.saturating_sub(1) as i64);
+    for (i, label) in labels.enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(label.as_bytes());
+    }
+    Ok(())
 }
 
 /// MySQL gives the SRID in 4 bytes, least significant first, then WKB.
@@ -311,102 +444,4 @@ fn write_vector(value: &[u8], out: &mut Vec<u8>) -> Result<(), &'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use schemas::{
-        table_id::TableId,
-        table_schema::{Column, TableSchema},
-    };
-
-    use super::*;
-    use crate::mysql::catalog::Estimate;
-
-    fn table(column_type: ColumnType, nullable: bool) -> CatalogTable {
-        let key = Column {
-            name: "id".into(),
-            column_type: ColumnType::Int { unsigned: false },
-            nullable: false,
-            details: Default::default(),
-        };
-        CatalogTable {
-            schema: std::sync::Arc::new(TableSchema {
-                id: TableId::new("s", "d", "t"),
-                columns: vec![
-                    Column { name: "c".into(), column_type, nullable, details: Default::default() },
-                    key,
-                ],
-                key: vec![1],
-            }),
-            key_index: None,
-            texts: vec![None, None],
-            estimate: Estimate::default(),
-        }
-    }
-
-    fn written(column_type: ColumnType, value: Value) -> Result<Vec<u8>, String> {
-        let mut writer = RowWriter::new(&table(column_type, false), AvroOptions::default());
-        let mut out = Vec::new();
-        let places = writer.write(&[Some(value), Some(Value::Int(3))], &mut out)?;
-        assert_eq!(out[places.key.clone()], [6]);
-        assert_eq!(places.row.end, places.key.start);
-        let row = &out[places.row];
-        Ok(row[..row.len() - 1].to_vec())
-    }
-
-    #[test]
-    fn values_have_the_bytes_of_the_binlog_path() {
-        let point =
-            [&[0xe6, 0x10, 0, 0, 1, 1, 0, 0, 0][..], &1.5f64.to_le_bytes(), &2.0f64.to_le_bytes()]
-                .concat();
-        let mut point_bytes = [&1.5f64.to_le_bytes()[..], &2.0f64.to_le_bytes(), &[2, 42]].concat();
-        point_bytes.extend_from_slice(&point[4..]);
-        point_bytes.extend_from_slice(&[2, 0xcc, 0x43]);
-        let members = || vec!["a".to_owned(), "b,c".to_owned()];
-        let cases: Vec<(ColumnType, Value, Vec<u8>)> = vec![
-            (
-                ColumnType::BigInt { unsigned: true },
-                Value::UInt(u64::MAX),
-                [&[18, 0][..], &[0xff; 8]].concat(),
-            ),
-            (ColumnType::Bit { width: 1 }, Value::Bytes(vec![1]), vec![1]),
-            (ColumnType::Bit { width: 9 }, Value::Bytes(vec![1, 2]), vec![4, 2, 1]),
-            (ColumnType::Binary { length: 3 }, Value::Bytes(vec![7]), vec![6, 7, 0, 0]),
-            (ColumnType::Enum { members: members() }, Value::Int(0), vec![0]),
-            (ColumnType::Set { members: members() }, Value::Int(3), b"\x0aa,b,c".to_vec()),
-            (ColumnType::Json, Value::Bytes(b"[1, 2]".to_vec()), b"\x0a[1,2]".to_vec()),
-            (
-                ColumnType::Decimal { precision: 5, scale: 2 },
-                Value::Bytes(b"-1.00".to_vec()),
-                vec![2, 0x9c],
-            ),
-            (ColumnType::Date, Value::Date(1970, 1, 3, 0, 0, 0, 0), vec![2, 4]),
-            (ColumnType::DateTime { digits: 0 }, Value::Date(0, 0, 0, 0, 0, 0, 0), vec![0]),
-            (
-                ColumnType::Timestamp { digits: 1 },
-                Value::Date(2018, 6, 20, 13, 37, 3, 500_000),
-                b"\x02\x2c2018-06-20T13:37:03.5Z".to_vec(),
-            ),
-            (ColumnType::Point, Value::Bytes(point), point_bytes),
-            (ColumnType::Vector, Value::Bytes(vec![0, 0, 128, 63]), vec![2, 0, 0, 128, 63, 0]),
-        ];
-        for (column_type, value, expected) in cases {
-            assert_eq!(written(column_type.clone(), value), Ok(expected), "{column_type:?}");
-        }
-    }
-
-    #[test]
-    fn broken_texts_are_counted() {
-        let mut writer = RowWriter::new(&table(ColumnType::Text, false), AvroOptions::default());
-        for text in ["whole".as_bytes(), b"br\xffken"] {
-            let values = [Some(Value::Bytes(text.to_vec())), Some(Value::Int(3))];
-            writer.write(&values, &mut Vec::new()).expect("is written");
-        }
-        assert_eq!(writer.invalid_texts, 1);
-    }
-
-    #[test]
-    fn value_of_another_kind_names_its_column() {
-        let error = written(ColumnType::Year, Value::Bytes(vec![1])).expect_err("no number");
-        assert!(error.starts_with("column c holds a value of an unexpected kind"), "{error}");
-        assert!(written(ColumnType::Year, Value::NULL).is_err());
-    }
-}
+mod tests;

@@ -12,50 +12,77 @@ use crate::mysql::catalog::CatalogTable;
 pub type KeyText = Vec<String>;
 
 /// How many rows of which part of a table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ChunkRange<'a> {
     /// Rows after this key; from the start without one.
     pub after: Option<&'a [String]>,
-    /// Rows up to and with this key; to the end without one.
+    /// Rows up to this key, and with it; to the end without one.
     pub upto: Option<&'a [String]>,
+    /// Rows for which this condition of the user's holds, as it would stand after WHERE. Columns are those of the alias
+    /// `t`, or without one.
+    pub filter: Option<&'a str>,
     /// At most so many rows.
     pub rows: u64,
 }
 
-/// The SELECT of a chunk; `None` when a boundary is no key of this table as it is now.
+/// The SELECT of a chunk; `None` when `after` or `upto` is no key of this table as it is now.
 pub fn chunk_select(table: &CatalogTable, range: ChunkRange<'_>) -> Option<String> {
-    let columns: Vec<String> =
-        (0..table.schema.columns.len()).map(|i| selected(table, i)).collect();
-    let mut sql = select_from(table, &columns);
-    push_range(&mut sql, table, range)?;
+    let mut sql = select_from(table, 0..table.schema.columns.len());
+    push_where(table, &mut sql, range.after, range.upto, range.filter)?;
+    push_order(table, &mut sql);
     sql.push_str(&format!(" LIMIT {}", range.rows));
     Some(sql)
 }
 
-/// The SELECT of the key at which a chunk of the range's rows ends; without a row, the range has not that many.
-pub fn boundary_select(table: &CatalogTable, range: ChunkRange<'_>) -> Option<String> {
-    let columns: Vec<String> = table.schema.key.iter().map(|&i| selected(table, i)).collect();
-    let mut sql = select_from(table, &columns);
-    push_range(&mut sql, table, range)?;
-    sql.push_str(&format!(" LIMIT 1 OFFSET {}", range.rows.saturating_sub(1)));
+/// The SELECT of the key columns, in key order, of the one row that has `offset` rows of the range before it: so the
+/// part of the range up to it has `offset` + 1 rows. It answers no row when the range has no more than `offset`.
+/// `None` for a table without a key, and when `after` or `upto` is no key of this table as it is now.
+pub fn boundary_select(
+    table: &CatalogTable,
+    after: Option<&[String]>,
+    upto: Option<&[String]>,
+    offset: u64,
+) -> Option<String> {
+    if table.schema.key.is_empty() {
+        return None;
+    }
+    let mut sql = select_from(table, table.schema.key.iter().copied());
+    push_where(table, &mut sql, after, upto, None)?;
+    push_order(table, &mut sql);
+    sql.push_str(&format!(" LIMIT 1 OFFSET {offset}"));
     Some(sql)
 }
 
-fn push_range(sql: &mut String, table: &CatalogTable, range: ChunkRange<'_>) -> Option<()> {
-    let mut ends = Vec::new();
-    for (key, sign) in [(range.after, '>'), (range.upto, '<')] {
-        if let Some(key) = key {
-            ends.push(beyond(table, key, sign)?);
-        }
+fn push_where(
+    table: &CatalogTable,
+    sql: &mut String,
+    after: Option<&[String]>,
+    upto: Option<&[String]>,
+    filter: Option<&str>,
+) -> Option<()> {
+    let mut terms = Vec::new();
+    if let Some(after) = after {
+        terms.push(after_predicate(table, after)?);
     }
-    if !ends.is_empty() {
-        sql.push_str(&format!(" WHERE {}", ends.join(" AND ")));
+    if let Some(upto) = upto {
+        terms.push(upto_predicate(table, upto)?);
     }
+    if let Some(filter) = filter {
+        // A comment in it ends with its line.
+        terms.push(format!("({filter}\n)"));
+    }
+    if !terms.is_empty() {
+        sql.push_str(" WHERE ");
+        sql.push_str(&terms.join(" AND "));
+    }
+    Some(())
+}
+
+fn push_order(table: &CatalogTable, sql: &mut String) {
     if !table.schema.key.is_empty() {
         let order: Vec<String> = table.schema.key.iter().map(|&i| column_of(table, i)).collect();
         sql.push_str(&format!(" ORDER BY {}", order.join(", ")));
     }
-    Some(())
 }
 
 /// The SELECT of chosen rows; `None` when a key is no key of this table as it is now, or none is given.
@@ -74,9 +101,8 @@ pub fn rows_select(table: &CatalogTable, keys: &[KeyText]) -> Option<String> {
             Some(format!("({})", equal.join(" AND ")))
         })
         .collect();
-    let columns: Vec<String> =
-        (0..table.schema.columns.len()).map(|i| selected(table, i)).collect();
-    Some(format!("{} WHERE {}", select_from(table, &columns), predicates?.join(" OR ")))
+    let select = select_from(table, 0..table.schema.columns.len());
+    Some(format!("{select} WHERE {}", predicates?.join(" OR ")))
 }
 
 /// Whether a stored key can be gone on from: it has a value of the right form for each key column as it is now, and
@@ -96,7 +122,8 @@ pub fn quoted_table(id: &TableId) -> String {
 }
 
 /// Without the hint the optimizer may scan and sort the whole table for every chunk, when its statistics are off.
-fn select_from(table: &CatalogTable, columns: &[String]) -> String {
+fn select_from(table: &CatalogTable, columns: impl Iterator<Item = usize>) -> String {
+    let columns: Vec<String> = columns.map(|i| selected(table, i)).collect();
     let mut sql =
         format!("SELECT {} FROM {} AS t", columns.join(", "), quoted_table(&table.schema.id));
     if let Some(index) = &table.key_index {
@@ -153,25 +180,37 @@ fn literals(table: &CatalogTable, key: &[String]) -> Option<Vec<String>> {
         .collect()
 }
 
-/// The rows after a key, or up to and with it. `(a, b) > (x, y)` as `a >= x AND (a > x OR (a = x AND (b > y)))`: row
-/// constructors are not used for range access (manual 10.2.1.22), and the first term gives the optimizer its range.
-/// `(a, b) <= (x, y)` likewise, with `b <= y` at the end.
-fn beyond(table: &CatalogTable, key: &[String], sign: char) -> Option<String> {
+/// `(a, b) > (x, y)` as `a >= x AND (a > x OR (a = x AND (b > y)))`: row constructors are not used for range access
+/// (manual 10.2.1.22), and the first term gives the optimizer its range.
+fn after_predicate(table: &CatalogTable, after: &[String]) -> Option<String> {
+    predicate(table, after, [">", ">=", ">"])
+}
+
+/// `(a, b) <= (x, y)` as `a <= x AND (a < x OR (a = x AND (b <= y)))`.
+fn upto_predicate(table: &CatalogTable, upto: &[String]) -> Option<String> {
+    predicate(table, upto, ["<", "<=", "<="])
+}
+
+/// `beyond` on all columns but the last, `last` on that one, and `range` in the term for the optimizer.
+fn predicate(
+    table: &CatalogTable,
+    key: &[String],
+    [beyond, range, last]: [&str; 3],
+) -> Option<String> {
     let literals = literals(table, key)?;
     let parts: Vec<(String, String)> =
         table.schema.key.iter().map(|&i| ordered_by(table, i)).zip(literals).collect();
-    let last = if sign == '<' { "<=" } else { ">" };
     let mut predicate = String::new();
     for (column, literal) in parts.iter().rev() {
         predicate = if predicate.is_empty() {
             format!("{column} {last} {literal}")
         } else {
-            format!("{column} {sign} {literal} OR ({column} = {literal} AND ({predicate}))")
+            format!("{column} {beyond} {literal} OR ({column} = {literal} AND ({predicate}))")
         };
     }
     match parts.first() {
         Some((column, literal)) if parts.len() > 1 => {
-            Some(format!("{column} {sign}= {literal} AND ({predicate})"))
+            Some(format!("{column} {range} {literal} AND ({predicate})"))
         }
         Some(_) => Some(predicate),
         None => None,
@@ -218,8 +257,11 @@ mod tests {
     #[test]
     fn chunk_goes_on_after_the_last_key_in_the_servers_order() {
         let after = ["utf8mb4_0900_ai_ci:C3A4".to_owned(), "-7".to_owned()];
-        let sql = chunk_select(&table(), ChunkRange { after: Some(&after), upto: None, rows: 10 })
-            .expect("fits");
+        let sql = chunk_select(
+            &table(),
+            ChunkRange { after: Some(&after), rows: 10, ..Default::default() },
+        )
+        .expect("fits");
         let name = "_utf8mb4 X'C3A4' COLLATE utf8mb4_0900_ai_ci";
         assert_eq!(
             sql,
@@ -232,25 +274,38 @@ mod tests {
     }
 
     #[test]
-    fn range_ends_with_its_last_key_and_its_boundary_is_found_by_the_index() {
-        let (after, upto) = (
-            ["utf8mb4_0900_ai_ci:41".to_owned(), "1".to_owned()],
-            ["utf8mb4_0900_ai_ci:42".to_owned(), "2".to_owned()],
-        );
-        let range = ChunkRange { after: Some(&after), upto: Some(&upto), rows: 10 };
+    fn ranges_have_two_ends_and_a_condition() {
+        let after = ["utf8mb4_0900_ai_ci:41".to_owned(), "1".to_owned()];
+        let upto = ["utf8mb4_0900_ai_ci:42".to_owned(), "2".to_owned()];
+        let range = ChunkRange {
+            after: Some(&after),
+            upto: Some(&upto),
+            filter: Some("a > 0 OR 1 -- all"),
+            rows: 10,
+        };
+        let sql = chunk_select(&table(), range).expect("fits");
         let (a, b) = (
             "_utf8mb4 X'41' COLLATE utf8mb4_0900_ai_ci",
             "_utf8mb4 X'42' COLLATE utf8mb4_0900_ai_ci",
         );
+        let (_, condition) = sql.split_once(" WHERE ").expect("has one");
+        let ends = format!(
+            "t.`n` >= {a} AND (t.`n` > {a} OR (t.`n` = {a} AND (t.`a` > 1))) AND \
+             t.`n` <= {b} AND (t.`n` < {b} OR (t.`n` = {b} AND (t.`a` <= 2)))"
+        );
         assert_eq!(
-            boundary_select(&table(), range).expect("fits"),
+            condition,
+            format!("{ends} AND (a > 0 OR 1 -- all\n) ORDER BY t.`n`, t.`a` LIMIT 10")
+        );
+        let sql = boundary_select(&table(), Some(&after), Some(&upto), 9).expect("fits");
+        assert_eq!(
+            sql,
             format!(
-                "SELECT t.`n`, t.`a` FROM `d`.`t``x` AS t FORCE INDEX (`PRIMARY`) WHERE \
-                 t.`n` >= {a} AND (t.`n` > {a} OR (t.`n` = {a} AND (t.`a` > 1))) AND \
-                 t.`n` <= {b} AND (t.`n` < {b} OR (t.`n` = {b} AND (t.`a` <= 2))) \
+                "SELECT t.`n`, t.`a` FROM `d`.`t``x` AS t FORCE INDEX (`PRIMARY`) WHERE {ends} \
                  ORDER BY t.`n`, t.`a` LIMIT 1 OFFSET 9"
             )
         );
+        assert_eq!(boundary_select(&table(), Some(&["1".to_owned()]), None, 9), None);
     }
 
     #[test]

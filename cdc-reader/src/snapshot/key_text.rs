@@ -13,17 +13,40 @@
 //! Text carries its collation because a boundary means nothing in another order: after an ALTER the walk starts anew.
 //! The text comes back from a stored position, so it is checked before it becomes SQL.
 
-use mysql_async::Value;
 use schemas::column_type::ColumnType;
 
-use super::server_value;
-use crate::mysql::catalog::{TextColumn, hex};
+use super::chunk_plan::KeyText;
+use crate::mysql::{
+    catalog::{CatalogTable, TextColumn, hex},
+    rows::{RowValue, ValueKind, value::DateParts},
+};
+
+/// The text of a key from its values' bytes, one after the other in key order (`RowWriter::key_bytes`); `None` for a
+/// table without a key, and when the walk cannot go on from this key. `kinds` are those of all columns.
+pub fn of_bytes(table: &CatalogTable, kinds: &[ValueKind], mut bytes: &[u8]) -> Option<KeyText> {
+    if table.schema.key.is_empty() {
+        return None;
+    }
+    let parts = table.schema.key.iter();
+    parts
+        .map(|&i| {
+            let value = RowValue::take(*kinds.get(i)?, &mut bytes).ok()?;
+            of_column(table, i, value)
+        })
+        .collect()
+}
+
+/// The text of a key column's value.
+pub fn of_column(table: &CatalogTable, index: usize, value: RowValue<'_>) -> Option<String> {
+    let column = table.schema.columns.get(index)?;
+    of_value(&column.column_type, table.texts.get(index)?.as_ref(), value)
+}
 
 /// The text of a key column's value as the chunk's SELECT gave it; `None` for NULL and for types without an order.
 pub fn of_value(
     column_type: &ColumnType,
     text: Option<&TextColumn>,
-    value: &Value,
+    value: RowValue<'_>,
 ) -> Option<String> {
     Some(match column_type {
         ColumnType::TinyInt { .. }
@@ -33,27 +56,25 @@ pub fn of_value(
         | ColumnType::BigInt { .. }
         | ColumnType::Year
         | ColumnType::Enum { .. }
-        | ColumnType::Set { .. } => server_value::integer(value)?.to_string(),
-        ColumnType::Bit { .. } => server_value::bits(value)?.to_string(),
-        ColumnType::Decimal { .. } => String::from_utf8(server_value::bytes(value)?.to_vec())
-            .ok()
-            .filter(|t| is_decimal(t))?,
-        ColumnType::Float | ColumnType::Double => format!("{:e}", server_value::double(value)?),
+        | ColumnType::Set { .. } => value.integer()?.to_string(),
+        ColumnType::Bit { .. } => value.bits()?.to_string(),
+        ColumnType::Decimal { .. } => {
+            String::from_utf8(value.bytes()?.to_vec()).ok().filter(|t| is_decimal(t))?
+        }
+        ColumnType::Float | ColumnType::Double => format!("{:e}", value.double()?),
         ColumnType::Date => {
-            let (year, month, day, ..) = server_value::date_parts(value)?;
+            let DateParts { year, month, day, .. } = value.instant()?;
             format!("{year:04}-{month:02}-{day:02}")
         }
         ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => {
-            let (year, month, day, hour, minute, second, micros) = server_value::date_parts(value)?;
+            let DateParts { year, month, day, hour, minute, second, micros } = value.instant()?;
             format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{micros:06}")
         }
-        ColumnType::Time { .. } => {
-            schemas::row_digest::time_text(server_value::time_micros(value)?)
-        }
-        ColumnType::Binary { .. } | ColumnType::Bytes => hex(server_value::bytes(value)?),
-        ColumnType::Text => format!("{}:{}", text?.collation, hex(server_value::bytes(value)?)),
+        ColumnType::Time { .. } => schemas::row_digest::time_text(value.time()?),
+        ColumnType::Binary { .. } | ColumnType::Bytes => hex(value.bytes()?),
+        ColumnType::Text => format!("{}:{}", text?.collation, hex(value.bytes()?)),
         ColumnType::Uuid | ColumnType::Inet4 | ColumnType::Inet6 => {
-            let text = std::str::from_utf8(server_value::bytes(value)?).ok()?;
+            let text = std::str::from_utf8(value.bytes()?).ok()?;
             is_address(text).then(|| text.to_owned())?
         }
         ColumnType::Json | ColumnType::Geometry | ColumnType::Point | ColumnType::Vector => {
@@ -135,7 +156,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::encode::charset::Charset;
+    use crate::{encode::charset::Charset, mysql::rows::value::tests::date};
 
     fn latin1() -> TextColumn {
         TextColumn {
@@ -149,52 +170,52 @@ mod tests {
     fn values_become_texts_and_texts_become_literals() {
         let latin1 = latin1();
         let digits = 6;
-        let cases: [(ColumnType, Value, &str, &str); 12] = [
-            (ColumnType::Int { unsigned: false }, Value::Int(-7), "-7", "-7"),
+        let cases: [(ColumnType, RowValue<'_>, &str, &str); 12] = [
+            (ColumnType::Int { unsigned: false }, RowValue::Int(-7), "-7", "-7"),
             (
                 ColumnType::BigInt { unsigned: true },
-                Value::UInt(u64::MAX),
+                RowValue::UInt(u64::MAX),
                 "18446744073709551615",
                 "18446744073709551615",
             ),
-            (ColumnType::Bit { width: 12 }, Value::Bytes(vec![0x0f, 0xff]), "4095", "4095"),
+            (ColumnType::Bit { width: 12 }, RowValue::Bytes(&[0x0f, 0xff]), "4095", "4095"),
             (
                 ColumnType::Decimal { precision: 5, scale: 2 },
-                Value::Bytes(b"-0.05".to_vec()),
+                RowValue::Bytes(b"-0.05"),
                 "-0.05",
                 "-0.05",
             ),
-            (ColumnType::Float, Value::Float(1.1), "1.100000023841858e0", "1.100000023841858e0"),
-            (ColumnType::Double, Value::Double(0.1), "1e-1", "1e-1"),
-            (ColumnType::Date, Value::Date(2024, 2, 29, 0, 0, 0, 0), "2024-02-29", "'2024-02-29'"),
+            (ColumnType::Float, RowValue::Float(1.1), "1.100000023841858e0", "1.100000023841858e0"),
+            (ColumnType::Double, RowValue::Double(0.1), "1e-1", "1e-1"),
+            (ColumnType::Date, date(2024, 2, 29), "2024-02-29", "'2024-02-29'"),
             (
                 ColumnType::DateTime { digits },
-                Value::Date(0, 0, 0, 0, 0, 0, 0),
+                date(0, 0, 0),
                 "0000-00-00 00:00:00.000000",
                 "'0000-00-00 00:00:00.000000'",
             ),
             (
                 ColumnType::Time { digits },
-                Value::Time(true, 34, 22, 59, 59, 1),
+                RowValue::Time(-3_020_399_000_001),
                 "-838:59:59.000001",
                 "'-838:59:59.000001'",
             ),
-            (ColumnType::Bytes, Value::Bytes(vec![0, 0xff]), "00FF", "_binary X'00FF'"),
+            (ColumnType::Bytes, RowValue::Bytes(&[0, 0xff]), "00FF", "_binary X'00FF'"),
             (
                 ColumnType::Text,
-                Value::Bytes(vec![0xe4]),
+                RowValue::Bytes(&[0xe4]),
                 "latin1_german1_ci:E4",
                 "_latin1 X'E4' COLLATE latin1_german1_ci",
             ),
-            (ColumnType::Year, Value::Int(0), "0", "0"),
+            (ColumnType::Year, RowValue::Int(0), "0", "0"),
         ];
         for (column_type, value, text, sql) in cases {
-            let made = of_value(&column_type, Some(&latin1), &value);
+            let made = of_value(&column_type, Some(&latin1), value);
             assert_eq!(made.as_deref(), Some(text), "{column_type:?}");
             let made = literal(&column_type, Some(&latin1), text);
             assert_eq!(made.as_deref(), Some(sql), "{column_type:?}");
         }
-        assert_eq!(of_value(&ColumnType::Year, None, &Value::NULL), None);
+        assert_eq!(of_value(&ColumnType::Year, None, RowValue::Null), None);
     }
 
     proptest! {

@@ -13,14 +13,14 @@
 
 use std::time::Duration;
 
-use schemas::position::BinlogPlace;
+use schemas::position::{BinlogPlace, OpenRange};
 use tracing::warn;
 
 use super::{
     board::Part,
-    chunk_plan::ChunkRange,
-    chunk_read::{Overflow, ReadFailure, read_chunk},
-    reader::{ChunkEnd, ChunkFailure, Failure, Link, SnapshotReader},
+    chunk_read::{Overflow, ReadFailure},
+    link::{ChunkSize, Link},
+    reader::{ChunkEnd, ChunkFailure, Failure, SnapshotReader},
     view::{self, of_unchanged, run, see_all_of},
 };
 use crate::{
@@ -77,7 +77,7 @@ impl SnapshotReader {
     }
 
     async fn read_view(&mut self, part: &Part) -> Result<(), ChunkFailure> {
-        let mut writer = self.row_writer(&part.table);
+        let writer = self.row_writer(&part.table);
         let source = self.config.name.clone();
         let stream = self.open_window(part).await?;
         let link = self.link().await?;
@@ -89,20 +89,12 @@ impl SnapshotReader {
             view::View::Latest if stream.gtid_set.is_empty() => view_by_place(link).await?,
             view::View::Latest => take_view(link).await?,
         };
-        let range = ChunkRange { after: None, upto: None, rows: ROWS_MAX + 1 };
-        let read = read_chunk(
-            &mut link.connection,
-            &part.table,
-            range,
-            BYTES_MAX,
-            Overflow::Fail,
-            &mut writer,
-        )
-        .await;
-        if !matches!(read, Err(ReadFailure::TooLarge | ReadFailure::Driver(_))) {
-            run(link, "COMMIT").await?;
+        let size = ChunkSize { rows: ROWS_MAX + 1, bytes_max: BYTES_MAX, overflow: Overflow::Fail };
+        let read = link.read_chunk(&part.table, &OpenRange::default(), size, writer).await;
+        if !matches!(read, Err(ReadFailure::TooLarge | ReadFailure::Reader(_))) {
+            link.end_view().await?;
         }
-        let mut read = of_unchanged(read, link, &source, &part.table).await?;
+        let (mut read, writer) = of_unchanged(read, link, &source, &part.table).await?;
         if !read.complete {
             return Err(ReadFailure::TooLarge.into());
         }

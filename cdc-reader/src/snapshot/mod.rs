@@ -67,9 +67,9 @@ pub mod chunk_read;
 pub mod key_memory;
 pub mod key_text;
 mod keyless;
+mod link;
 mod reader;
 pub mod request;
-pub mod server_value;
 mod view;
 pub mod window;
 

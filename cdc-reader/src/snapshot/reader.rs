@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mysql_async::Conn;
 use schemas::{
     avro_schema::AvroOptions,
     position::{BinlogPlace, DoneRange},
@@ -15,8 +14,9 @@ use tracing::{error, info, warn};
 use super::{
     avro_row::RowWriter,
     board::{Board, Job, Part},
-    chunk_plan::{ChunkRange, is_key_of},
-    chunk_read::{Overflow, ReadFailure, ReadRows, read_boundary, read_chunk},
+    chunk_plan::is_key_of,
+    chunk_read::{Overflow, ReadFailure, ReadRows},
+    link::{ChunkSize, Link},
     view::{of_unchanged, see_all_of},
 };
 use crate::{
@@ -25,7 +25,8 @@ use crate::{
     flow::{Input, InputSender, KeylessView, SnapshotChunk, StreamState, TablePart, WindowRequest},
     mysql::{
         catalog::{self, CatalogTable},
-        connect::{self, Server},
+        connect,
+        rows::RowLink,
     },
 };
 
@@ -81,12 +82,6 @@ pub(super) struct SnapshotReader {
     board: Arc<Board>,
     budget: Arc<Semaphore>,
     link: Option<Link>,
-}
-
-/// A connection and what answers there.
-pub(super) struct Link {
-    pub(super) connection: Conn,
-    pub(super) server: Server,
 }
 
 /// What is sent besides the rows.
@@ -207,7 +202,7 @@ impl SnapshotReader {
 
     /// Steps 1 to 5 for one chunk; step 6 does not hold the reader up.
     async fn next_chunk(&mut self, part: &mut Part) -> Result<(), ChunkFailure> {
-        let mut writer = self.row_writer(&part.table);
+        let writer = self.row_writer(&part.table);
         let source = self.config.name.clone();
         let mut memory = self.memory().await?;
         if part.split {
@@ -217,17 +212,14 @@ impl SnapshotReader {
         let link = self.link().await?;
         let view = see_all_of(link, &stream).await?;
         let table = &part.table;
-        let range = ChunkRange {
-            after: part.range.after.as_deref(),
-            upto: part.range.upto.as_deref(),
+        let size = ChunkSize {
             // A range with an end has about the rows that were counted for it.
             rows: if part.range.upto.is_some() { part.rows * 2 } else { part.rows },
+            bytes_max: CHUNK_BYTES,
+            overflow: Overflow::CutShort,
         };
-        let connection = &mut link.connection;
-        let read =
-            read_chunk(connection, table, range, CHUNK_BYTES, Overflow::CutShort, &mut writer)
-                .await;
-        let read = of_unchanged(read, link, &source, table).await?;
+        let read = link.read_chunk(table, &part.range, size, writer).await;
+        let (read, writer) = of_unchanged(read, link, &source, table).await?;
         let high = view.end(link).await?;
         let mut done = DoneRange { ..part.range.clone() };
         if !read.complete
@@ -270,9 +262,8 @@ impl SnapshotReader {
     /// Leaves what comes after the part's first chunk to the others.
     async fn split(&mut self, part: &mut Part) -> Result<(), ChunkFailure> {
         let table = part.table.clone();
-        let range = ChunkRange { after: part.range.after.as_deref(), upto: None, rows: part.rows };
         let link = self.link().await?;
-        if let Some(boundary) = read_boundary(&mut link.connection, &table, range).await? {
+        if let Some(boundary) = link.read_boundary(&table, &part.range, part.rows).await? {
             self.board.put_back(part, part.range.following(boundary.clone()));
             part.range.upto = Some(boundary);
         }
@@ -477,7 +468,8 @@ impl SnapshotReader {
             let mut connection = connect::reconnect(&self.config).await?;
             let place = connect::place(&self.config);
             let server = connect::server(&mut connection, &place).await?;
-            self.link = Some(Link { connection, server });
+            let rows = RowLink::new(self.config.clone());
+            self.link = Some(Link { connection, rows, server });
         }
         self.link.as_mut().ok_or_else(|| ReaderError::Transient {
             place: connect::place(&self.config),

@@ -6,10 +6,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use schemas::{gtid_set::GtidSet, mariadb_gtid::MariaDbPosition, position::BinlogPlace};
 
-use super::{
-    chunk_read::{ReadFailure, ReadRows},
-    reader::{ChunkFailure, Link},
-};
+use super::{chunk_read::ReadFailure, link::Link, reader::ChunkFailure};
 use crate::{
     binlog::consumed::Coordinates,
     error::ReaderError,
@@ -18,6 +15,7 @@ use crate::{
         catalog::{self, CatalogTable},
         connect::classify,
         place::{binlog_end, mariadb_gtid_at},
+        rows::{Flow, RowConnection, RowValue},
         visible::wait_until_visible,
     },
 };
@@ -40,7 +38,7 @@ impl View {
         match self {
             Self::Latest => binlog_end(&mut link.connection, &link.server).await,
             Self::Exact(place) => {
-                run(link, "COMMIT").await?;
+                link.end_view().await?;
                 Ok(place)
             }
         }
@@ -106,11 +104,7 @@ async fn exact_view(link: &mut Link, stream: &StreamState) -> Result<BinlogPlace
 }
 
 async fn snapshot_place(link: &mut Link) -> Result<BinlogPlace, ReaderError> {
-    let status: Vec<(String, String)> = link
-        .connection
-        .query("SHOW STATUS LIKE 'binlog\\_snapshot\\_%'")
-        .await
-        .map_err(|error| classify(error, &link.server.place))?;
+    let status = link.rows.run(read_snapshot_status).await?;
     let value = |wanted: &str| {
         status.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
     };
@@ -126,6 +120,21 @@ async fn snapshot_place(link: &mut Link) -> Result<BinlogPlace, ReaderError> {
     }
 }
 
+/// Names and values.
+fn read_snapshot_status(rows: &mut RowConnection) -> Result<Vec<(String, String)>, ReaderError> {
+    let text = |value: Option<&RowValue<'_>>| {
+        let bytes = value.and_then(|value| value.bytes()).unwrap_or_default();
+        String::from_utf8_lossy(bytes).into_owned()
+    };
+    let mut status = Vec::new();
+    rows.select("SHOW STATUS LIKE 'binlog\\_snapshot\\_%'", |row| {
+        let values = row.values().unwrap_or_default();
+        status.push((text(values.first()), text(values.get(1))));
+        Flow::Go
+    })?;
+    Ok(status)
+}
+
 fn not_committed(link: &Link) -> ReaderError {
     ReaderError::Transient {
         place: link.server.place.clone(),
@@ -136,19 +145,19 @@ fn not_committed(link: &Link) -> ReaderError {
     }
 }
 
-/// Runs a statement that answers no rows.
-pub(super) async fn run(link: &mut Link, statement: &str) -> Result<(), ReaderError> {
-    link.connection.query_drop(statement).await.map_err(|error| classify(error, &link.server.place))
+/// Runs a statement that answers no rows, on the connection that reads rows.
+pub(super) async fn run(link: &mut Link, statement: &'static str) -> Result<(), ReaderError> {
+    link.rows.run(move |rows| Ok(rows.execute(statement)?)).await
 }
 
 /// The rows, if the table still is what they were read as. A row that does not fit a table which was changed meanwhile is
 /// no bad row.
-pub(super) async fn of_unchanged(
-    read: Result<ReadRows, ReadFailure>,
+pub(super) async fn of_unchanged<T>(
+    read: Result<T, ReadFailure>,
     link: &mut Link,
     source: &str,
     table: &CatalogTable,
-) -> Result<ReadRows, ChunkFailure> {
+) -> Result<T, ChunkFailure> {
     if matches!(read, Ok(_) | Err(ReadFailure::BadRow(_))) {
         ensure_unchanged(link, source, table).await?;
     }

@@ -1,6 +1,5 @@
 //! A value of the binary protocol in the canonical form of `schemas::row_digest`. Pure.
 
-use mysql_async::Value;
 use schemas::{
     avro_schema::{AvroOptions, default_of, is_optional},
     column_type::ColumnType,
@@ -14,11 +13,8 @@ use crate::{
         charset::{Charset, decode},
         temporal::recent_micros,
     },
-    mysql::catalog::CatalogTable,
-    snapshot::{
-        avro_row::{enum_label, set_labels},
-        server_value as sv,
-    },
+    mysql::{catalog::CatalogTable, rows::RowValue},
+    snapshot::avro_row::{enum_label, set_labels},
 };
 
 /// Brings the rows of one table shape into their canonical form.
@@ -82,7 +78,7 @@ impl Canonical {
     }
 
     /// A row's digests; a value that does not fit its column gives the sentence that says which.
-    pub fn digests(&mut self, values: &[Option<Value>]) -> Result<RowDigests, String> {
+    pub fn digests(&mut self, values: &[RowValue<'_>]) -> Result<RowDigests, String> {
         self.read(values)?;
         let row = row_digest((0..self.columns.len()).map(|i| self.value(i)));
         let key = if self.key.is_empty() {
@@ -94,16 +90,16 @@ impl Canonical {
     }
 
     /// A row's canonical values in the server's order, for naming a difference.
-    pub fn values(&mut self, values: &[Option<Value>]) -> Result<Vec<Option<Vec<u8>>>, String> {
+    pub fn values(&mut self, values: &[RowValue<'_>]) -> Result<Vec<Option<Vec<u8>>>, String> {
         self.read(values)?;
         Ok((0..self.columns.len()).map(|i| self.value(i).map(<[u8]>::to_vec)).collect())
     }
 
-    fn read(&mut self, values: &[Option<Value>]) -> Result<(), String> {
+    fn read(&mut self, values: &[RowValue<'_>]) -> Result<(), String> {
         self.buffer.clear();
         self.ends.clear();
         for (i, column) in self.columns.iter().enumerate() {
-            let value = values.get(i).and_then(Option::as_ref).unwrap_or(&Value::NULL);
+            let value = values.get(i).copied().unwrap_or(RowValue::Null);
             let some = column
                 .write(value, &mut self.buffer)
                 .map_err(|what| format!("column {} holds {what}", column.name))?;
@@ -121,13 +117,13 @@ impl Canonical {
 
 impl CanonicalColumn {
     /// Appends the canonical form; `false` for NULL.
-    fn write(&self, value: &Value, out: &mut Vec<u8>) -> Result<bool, &'static str> {
-        if *value == Value::NULL {
+    fn write(&self, value: RowValue<'_>, out: &mut Vec<u8>) -> Result<bool, &'static str> {
+        if value == RowValue::Null {
             return Ok(self.write_default(out));
         }
         match &self.column_type {
             ColumnType::Date | ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => {
-                let micros = match sv::instant_micros(value).ok_or(WRONG)? {
+                let micros = match value.instant().ok_or(WRONG)?.since_1970() {
                     None if self.default.is_some() => return Ok(self.write_default(out)),
                     None if self.optional => return Ok(false),
                     instant => recent_micros(instant.unwrap_or(0), self.wraps && instant.is_some()),
@@ -139,7 +135,7 @@ impl CanonicalColumn {
                 out.extend_from_slice(text.as_bytes());
             }
             ColumnType::BigInt { unsigned: true } if self.wraps => {
-                let number = sv::integer(value).ok_or(WRONG)? as i64;
+                let number = value.integer().ok_or(WRONG)? as i64;
                 out.extend_from_slice(number.to_string().as_bytes());
             }
             ColumnType::TinyInt { .. }
@@ -148,45 +144,50 @@ impl CanonicalColumn {
             | ColumnType::Int { .. }
             | ColumnType::BigInt { .. }
             | ColumnType::Year => {
-                let number = match (&self.column_type, sv::integer(value).ok_or(WRONG)?) {
+                let number = match (&self.column_type, value.integer().ok_or(WRONG)?) {
                     (ColumnType::Year, 0) if self.wraps => 1900,
                     (_, number) => number,
                 };
                 out.extend_from_slice(number.to_string().as_bytes());
             }
             ColumnType::Float | ColumnType::Double => {
-                out.extend_from_slice(sv::double(value).ok_or(WRONG)?.to_string().as_bytes());
+                out.extend_from_slice(value.double().ok_or(WRONG)?.to_string().as_bytes());
             }
-            ColumnType::Decimal { .. } => write_decimal(sv::bytes(value).ok_or(WRONG)?, out),
+            ColumnType::Decimal { .. } => write_decimal(value.bytes().ok_or(WRONG)?, out),
             ColumnType::Bit { width: 1 } => {
-                out.push(b'0' + (sv::bits(value).ok_or(WRONG)? & 1) as u8);
+                out.push(b'0' + (value.bits().ok_or(WRONG)? & 1) as u8);
             }
             ColumnType::Bit { width } => {
-                let bytes = sv::bits(value).ok_or(WRONG)?.to_le_bytes();
+                let bytes = value.bits().ok_or(WRONG)?.to_le_bytes();
                 out.extend_from_slice(bytes.get(..usize::from(*width).div_ceil(8)).ok_or(WRONG)?);
             }
             ColumnType::Time { .. } => {
-                let text = time_text(sv::time_micros(value).ok_or(WRONG)?);
+                let text = time_text(value.time().ok_or(WRONG)?);
                 out.extend_from_slice(text.as_bytes());
             }
             ColumnType::Text => {
-                let (text, _) = decode(self.decoding, sv::bytes(value).ok_or(WRONG)?);
+                let (text, _) = decode(self.decoding, value.bytes().ok_or(WRONG)?);
                 out.extend_from_slice(text.as_bytes());
             }
             ColumnType::Binary { length } => {
-                let bytes = sv::bytes(value).ok_or(WRONG)?;
+                let bytes = value.bytes().ok_or(WRONG)?;
                 out.extend_from_slice(bytes);
                 let padding = usize::from(*length).saturating_sub(bytes.len());
                 out.resize(out.len() + padding, 0);
             }
             ColumnType::Enum { members } => {
-                out.extend_from_slice(enum_label(members, value)?.as_bytes());
+                out.extend_from_slice(enum_label(members, number(value)?)?.as_bytes());
             }
             ColumnType::Set { members } => {
-                out.extend_from_slice(set_labels(members, value)?.as_bytes());
+                for (i, label) in set_labels(members, number(value)?)?.enumerate() {
+                    if i > 0 {
+                        out.push(b',');
+                    }
+                    out.extend_from_slice(label.as_bytes());
+                }
             }
             ColumnType::Json => {
-                json_text::compact(sv::bytes(value).ok_or(WRONG)?, self.json_form, out);
+                json_text::compact(value.bytes().ok_or(WRONG)?, self.json_form, out);
             }
             ColumnType::Bytes
             | ColumnType::Uuid
@@ -195,7 +196,7 @@ impl CanonicalColumn {
             | ColumnType::Geometry
             | ColumnType::Point
             | ColumnType::Vector => {
-                out.extend_from_slice(sv::bytes(value).ok_or(WRONG)?);
+                out.extend_from_slice(value.bytes().ok_or(WRONG)?);
             }
         }
         Ok(true)
@@ -236,6 +237,11 @@ impl CanonicalColumn {
         out.extend_from_slice(text.as_bytes());
         true
     }
+}
+
+/// The number that stands for an ENUM's label or for a SET's.
+fn number(value: RowValue<'_>) -> Result<u64, &'static str> {
+    value.integer().and_then(|number| u64::try_from(number).ok()).ok_or(WRONG)
 }
 
 /// A decimal of any size from its two's complement.
@@ -300,9 +306,12 @@ mod tests {
     };
 
     use super::*;
-    use crate::mysql::catalog::Estimate;
+    use crate::mysql::{
+        catalog::Estimate,
+        rows::value::{DateParts, tests::date},
+    };
 
-    fn canonical(column_type: ColumnType, value: Value) -> Option<String> {
+    fn canonical(column_type: ColumnType, value: RowValue<'_>) -> Option<String> {
         let column =
             Column { name: "c".into(), column_type, nullable: false, details: Default::default() };
         let table = CatalogTable {
@@ -316,7 +325,7 @@ mod tests {
             estimate: Estimate::default(),
         };
         let values = Canonical::new(&table, AvroOptions::default())
-            .values(&[Some(value)])
+            .values(&[value])
             .expect("fits its column");
         let first = values.into_iter().next().flatten();
         first.map(|bytes| String::from_utf8(bytes).expect("text"))
@@ -333,42 +342,43 @@ mod tests {
     #[test]
     fn values_have_the_form_that_row_digest_describes() {
         let digits = 3;
+        let at = DateParts {
+            year: 2024,
+            month: 2,
+            day: 29,
+            hour: 1,
+            minute: 2,
+            second: 3,
+            micros: 40_000,
+        };
         let cases = [
             (
                 ColumnType::BigInt { unsigned: true },
-                Value::UInt(u64::MAX),
+                RowValue::UInt(u64::MAX),
                 Some("18446744073709551615"),
             ),
             (
                 ColumnType::Decimal { precision: 9, scale: 2 },
-                Value::Bytes(b"0000.50".to_vec()),
+                RowValue::Bytes(b"0000.50"),
                 Some("0.50"),
             ),
-            (
-                ColumnType::Decimal { precision: 9, scale: 0 },
-                Value::Bytes(b"-0".to_vec()),
-                Some("-0"),
-            ),
-            (ColumnType::Float, Value::Float(1.1), Some("1.100000023841858")),
-            (ColumnType::Double, Value::Double(1e22), Some("10000000000000000000000")),
-            (ColumnType::Bit { width: 1 }, Value::Bytes(vec![1]), Some("1")),
-            (ColumnType::Bit { width: 16 }, Value::Bytes(vec![b'b', b'a']), Some("ab")),
-            (ColumnType::Date, Value::Date(2024, 2, 29, 0, 0, 0, 0), Some("2024-02-29")),
-            (ColumnType::Date, Value::Date(2024, 0, 29, 0, 0, 0, 0), None),
+            (ColumnType::Decimal { precision: 9, scale: 0 }, RowValue::Bytes(b"-0"), Some("-0")),
+            (ColumnType::Float, RowValue::Float(1.1), Some("1.100000023841858")),
+            (ColumnType::Double, RowValue::Double(1e22), Some("10000000000000000000000")),
+            (ColumnType::Bit { width: 1 }, RowValue::Bytes(&[1]), Some("1")),
+            (ColumnType::Bit { width: 16 }, RowValue::Bytes(&[b'b', b'a']), Some("ab")),
+            (ColumnType::Date, date(2024, 2, 29), Some("2024-02-29")),
+            (ColumnType::Date, date(2024, 0, 29), None),
             (
                 ColumnType::DateTime { digits },
-                Value::Date(2024, 2, 29, 1, 2, 3, 40_000),
+                RowValue::Instant(at),
                 Some("2024-02-29 01:02:03.040000"),
             ),
-            (
-                ColumnType::Time { digits },
-                Value::Time(true, 0, 1, 2, 3, 4),
-                Some("-01:02:03.000004"),
-            ),
-            (ColumnType::Year, Value::Int(0), Some("0")),
-            (ColumnType::Json, Value::Bytes(b"{\"a\": 1}".to_vec()), Some("{\"a\":1}")),
-            (ColumnType::Binary { length: 2 }, Value::Bytes(b"a".to_vec()), Some("a\0")),
-            (ColumnType::Text, Value::NULL, None),
+            (ColumnType::Time { digits }, RowValue::Time(-3_723_000_004), Some("-01:02:03.000004")),
+            (ColumnType::Year, RowValue::Int(0), Some("0")),
+            (ColumnType::Json, RowValue::Bytes(b"{\"a\": 1}"), Some("{\"a\":1}")),
+            (ColumnType::Binary { length: 2 }, RowValue::Bytes(b"a"), Some("a\0")),
+            (ColumnType::Text, RowValue::Null, None),
         ];
         for (column_type, value, expected) in cases {
             assert_eq!(

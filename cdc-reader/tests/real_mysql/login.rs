@@ -6,10 +6,14 @@ use cdc_reader::{
     ReaderError, SourceConfig,
     binlog::{dump::DumpStart, event::kind},
     config::SslMode,
-    mysql::connect,
+    mysql::{
+        connect,
+        rows::{Flow, RowConnection},
+    },
 };
 use mysql_async::prelude::Queryable;
 use schemas::position::BinlogPlace;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     following::Following,
@@ -20,8 +24,29 @@ fn from_the_start() -> DumpStart {
     DumpStart::Place(BinlogPlace::default())
 }
 
-/// Logs in and waits for the first event.
+/// Logs in and waits for the first event. The connection for rows logs in likewise.
 async fn dumps(config: &SourceConfig) -> Result<(), ReaderError> {
+    let (dump, rows) = (first_event(config).await, rows_cipher(config));
+    match (&dump, &rows) {
+        (Err(dump), Err(rows)) => assert_eq!(dump.to_string(), rows.to_string()),
+        _ => assert!(dump.is_ok() && rows.is_ok(), "{dump:?} {rows:?}"),
+    }
+    dump
+}
+
+/// What the connection for rows is encrypted with.
+fn rows_cipher(config: &SourceConfig) -> Result<String, ReaderError> {
+    let mut connection = RowConnection::connect(config, CancellationToken::new())?;
+    let mut cipher = None;
+    connection.select("SHOW SESSION STATUS LIKE 'Ssl_cipher'", |row| {
+        let values = row.values().expect("a row");
+        cipher = values[1].bytes().map(|text| String::from_utf8_lossy(text).into_owned());
+        Flow::Go
+    })?;
+    Ok(cipher.expect("a row"))
+}
+
+async fn first_event(config: &SourceConfig) -> Result<(), ReaderError> {
     let mut following = Following::start(config, from_the_start());
     match following.chunk().await {
         Some(events) => {
@@ -71,6 +96,8 @@ fn every_plugin_logs_in_with_and_without_tls() {
                 // The server forgets the digests that it knows: the next login is a full one, as after a restart.
                 run(running, "FLUSH PRIVILEGES").await;
                 dumps(&config).await.unwrap_or_else(|error| panic!("{user} {mode}: {error}"));
+                run(running, "FLUSH PRIVILEGES").await;
+                rows_cipher(&config).unwrap_or_else(|error| panic!("{user} {mode}: {error}"));
                 // And with the digest in the server's memory.
                 dumps(&config).await.unwrap_or_else(|error| panic!("{user} {mode}: {error}"));
             }
@@ -141,6 +168,7 @@ fn modes_of_tls_mean_what_they_mean_to_mysql() {
             dumps(&config).await.expect("logs in");
             let cipher = selects(&config).await.expect("logs in").expect("a row");
             assert_eq!(!cipher.is_empty(), encrypted, "{mode}: {cipher}");
+            assert_eq!(!rows_cipher(&config).expect("logs in").is_empty(), encrypted, "{mode}");
         }
         // The server's own certificate is signed by its own CA and names no host.
         let right = with_mode(&config, SslMode::VerifyCa, Some(ca.clone()));

@@ -17,6 +17,7 @@ mod protocol;
 mod reading;
 mod resume;
 mod row_images;
+mod rows;
 mod server;
 mod snapshot_bytes;
 mod source_digest;

@@ -24,7 +24,7 @@ use schemas::{
     avro_write::{read_bytes, read_long},
 };
 
-use super::server::{block_on, start_by};
+use super::server::{block_on, connect_rows, start_by};
 
 const TABLE: &str = r"CREATE TABLE t (id INT PRIMARY KEY, u UUID, i4 INET4, i6 INET6, vc VARCHAR(300) COMPRESSED,
  l1 VARCHAR(3000) COMPRESSED CHARACTER SET latin1, tx MEDIUMTEXT COMPRESSED, bl BLOB COMPRESSED, j JSON,
@@ -128,16 +128,15 @@ fn mariadbs_own_types_have_the_servers_text_from_binlog_and_snapshot() {
                 plan
             });
             let mut writer = RowWriter::new(table, options);
-            let range = ChunkRange { after: None, upto: None, rows: 100 };
+            let range = ChunkRange { after: None, rows: 100, ..Default::default() };
             let read = read_chunk(
-                &mut connection,
+                &mut connect_rows(&config),
                 table,
                 range,
                 usize::MAX,
                 Overflow::CutShort,
                 &mut writer,
             )
-            .await
             .expect("reads");
             let mut snapshot: Vec<Vec<u8>> =
                 read.rows.iter().map(|(_, row)| read.bytes[row.clone()].to_vec()).collect();

@@ -215,17 +215,10 @@ impl Model {
     pub async fn check(&self, db: &mut Database) {
         let table = db.table(&self.table).await;
         let mut writer = RowWriter::new(&table, AvroOptions::default());
-        let range = ChunkRange { after: None, upto: None, rows: 100_000 };
-        let read = read_chunk(
-            &mut db.connection,
-            &table,
-            range,
-            usize::MAX,
-            Overflow::CutShort,
-            &mut writer,
-        )
-        .await
-        .expect("reads");
+        let range = ChunkRange { after: None, rows: 100_000, ..Default::default() };
+        let read =
+            read_chunk(db.rows(), &table, range, usize::MAX, Overflow::CutShort, &mut writer)
+                .expect("reads");
         let plan = self.plan.as_ref().expect("a plan");
         let row_schema = row_schema(&plan.schemas.value.text);
         let mut theirs: Vec<String> = read

@@ -17,10 +17,12 @@ use cdc_reader::{
         Server,
         catalog::{Catalog, CatalogTable, load},
         connect,
+        rows::RowConnection,
     },
     table_filter::TableFilter,
 };
 use mysql_async::{Conn, prelude::Queryable};
+use tokio_util::sync::CancellationToken;
 
 pub struct Running {
     pub port: u16,
@@ -80,7 +82,7 @@ impl Running {
         connection.query_drop(format!("USE {name}")).await.expect("used");
         let server =
             connect::server(&mut connection, &connect::place(&config)).await.expect("answers");
-        Database { name, config, connection, server }
+        Database { name, config, connection, server, rows: None }
     }
 }
 
@@ -89,6 +91,12 @@ pub struct Database {
     pub config: SourceConfig,
     pub connection: Conn,
     pub server: Server,
+    pub rows: Option<RowConnection>,
+}
+
+/// A connection for rows.
+pub fn connect_rows(config: &SourceConfig) -> RowConnection {
+    RowConnection::connect(config, CancellationToken::new()).expect("connects")
 }
 
 impl Database {
@@ -99,6 +107,14 @@ impl Database {
                 .await
                 .unwrap_or_else(|e| panic!("{statement}: {e}"));
         }
+    }
+
+    /// The connection for rows; a new one after a cut.
+    pub fn rows(&mut self) -> &mut RowConnection {
+        if !self.rows.as_ref().is_some_and(RowConnection::is_open) {
+            self.rows = Some(connect_rows(&self.config));
+        }
+        self.rows.as_mut().expect("just connected")
     }
 
     pub async fn catalog(&mut self) -> Catalog {

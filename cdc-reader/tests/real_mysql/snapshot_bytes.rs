@@ -107,11 +107,9 @@ fn streamed(
 async fn snapshot(db: &mut Database, options: AvroOptions) -> Vec<Vec<u8>> {
     let table = db.table("every_type").await;
     let mut writer = RowWriter::new(&table, options);
-    let range = ChunkRange { after: None, upto: None, rows: 1000 };
-    let read =
-        read_chunk(&mut db.connection, &table, range, usize::MAX, Overflow::CutShort, &mut writer)
-            .await
-            .expect("reads");
+    let range = ChunkRange { after: None, rows: 1000, ..Default::default() };
+    let read = read_chunk(db.rows(), &table, range, usize::MAX, Overflow::CutShort, &mut writer)
+        .expect("reads");
     read.rows.iter().map(|(_, row)| read.bytes[row.clone()].to_vec()).collect()
 }
 
@@ -191,6 +189,7 @@ async fn connected(db: &Database) -> Database {
         config: db.config.clone(),
         connection,
         server: db.server.clone(),
+        rows: None,
     };
     reader.connection.query_drop(format!("USE {}", db.name)).await.expect("used");
     reader

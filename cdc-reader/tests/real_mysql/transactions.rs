@@ -16,7 +16,7 @@ fn reading(db: &Database) -> Reading {
 async fn beside(db: &Database) -> Database {
     let connection = cdc_reader::mysql::connect(&db.config).await.expect("connects");
     let (name, config, server) = (db.name.clone(), db.config.clone(), db.server.clone());
-    let mut other = Database { name, config, connection, server };
+    let mut other = Database { name, config, connection, server, rows: None };
     other.run(&format!("USE {}", db.name)).await;
     other
 }

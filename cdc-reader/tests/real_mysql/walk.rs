@@ -6,8 +6,8 @@ use cdc_reader::{
     mysql::catalog::CatalogTable,
     snapshot::{
         avro_row::RowWriter,
-        chunk_plan::{ChunkRange, KeyText, chunk_select},
-        chunk_read::{Overflow, ReadRows, read_chunk},
+        chunk_plan::{ChunkRange, KeyText, boundary_select, chunk_select},
+        chunk_read::{Overflow, ReadRows, read_boundary, read_chunk},
     },
 };
 use mysql_async::{Row, prelude::Queryable};
@@ -23,14 +23,42 @@ async fn chunk(
     bytes_max: usize,
 ) -> ReadRows {
     let mut writer = RowWriter::new(table, AvroOptions::default());
-    let range = ChunkRange { after: after.map(Vec::as_slice), upto: None, rows };
-    read_chunk(&mut db.connection, table, range, bytes_max, Overflow::CutShort, &mut writer)
-        .await
-        .expect("reads")
+    let range = ChunkRange { after: after.map(Vec::as_slice), rows, ..Default::default() };
+    read_chunk(db.rows(), table, range, bytes_max, Overflow::CutShort, &mut writer).expect("reads")
 }
 
 fn keys(read: &ReadRows) -> Vec<Vec<u8>> {
     read.rows.iter().map(|(key, _)| read.bytes[key.clone()].to_vec()).collect()
+}
+
+/// Finds where each part of `size` rows ends before any is read, as parallel readers do.
+fn by_boundaries(db: &mut Database, table: &CatalogTable, size: u64) -> Vec<Vec<u8>> {
+    let (mut ends, mut after): (Vec<KeyText>, Option<KeyText>) = (Vec::new(), None);
+    loop {
+        let end = read_boundary(db.rows(), table, after.as_deref(), None, size - 1).expect("reads");
+        let Some(end) = end else { break };
+        ends.push(end.clone());
+        after = Some(end);
+    }
+    let mut walked = Vec::new();
+    let starts = std::iter::once(None).chain(ends.iter().map(Some));
+    for (start, end) in starts.zip(ends.iter().map(Some).chain([None])) {
+        let after = start.map(Vec::as_slice);
+        let upto = end.map(Vec::as_slice);
+        let mut writer = RowWriter::new(table, AvroOptions::default());
+        let range = ChunkRange { after, upto, rows: 1_000_000, ..Default::default() };
+        let read = read_chunk(db.rows(), table, range, usize::MAX, Overflow::CutShort, &mut writer)
+            .expect("reads");
+        assert!(read.complete);
+        if end.is_some() {
+            assert_eq!(read.rows.len() as u64, size);
+            assert_eq!(read.last_key.as_ref(), end, "the boundary is the last row's key");
+            let inside = read_boundary(db.rows(), table, after, upto, size).expect("reads");
+            assert_eq!(inside, None, "no row of the range is behind it");
+        }
+        walked.extend(keys(&read));
+    }
+    walked
 }
 
 /// Walks in chunks of every size, each time as a restarted reader would: with nothing but the last key's text.
@@ -58,6 +86,7 @@ async fn check_walk(db: &mut Database, name: &str, expected_rows: usize) {
             after = serde_json::from_str(&stored).expect("reads back");
             assert!(walked.len() <= expected_rows, "{name} in chunks of {size} does not end");
         }
+        assert_eq!(by_boundaries(db, &table, size), whole, "{name} in parts of {size}");
         assert_eq!(walked, whole, "{name} in chunks of {size}");
     }
 }
@@ -228,17 +257,34 @@ fn boundary_is_found_by_range_access() {
         .await;
         let table = db.table("r").await;
         let first = chunk(&mut db, &table, None, 500, usize::MAX).await;
-        let range = ChunkRange { after: first.last_key.as_deref(), upto: None, rows: 10 };
-        let sql = chunk_select(&table, range).expect("fits");
-        let plan: Option<Row> = db
-            .connection
-            .query_first(format!("EXPLAIN FORMAT=TRADITIONAL {sql}"))
-            .await
-            .expect("explains");
-        let plan = plan.expect("a line");
-        assert_eq!(plan.get::<String, _>("type").as_deref(), Some("range"));
-        assert_eq!(plan.get::<String, _>("key").as_deref(), Some("PRIMARY"));
-        let extra = plan.get::<Option<String>, _>("Extra").flatten().unwrap_or_default();
-        assert!(!extra.contains("filesort"), "{extra}");
+        let after = first.last_key.as_deref();
+        let upto = chunk(&mut db, &table, first.last_key.as_ref(), 300, usize::MAX).await.last_key;
+        let upto = upto.as_deref();
+        let open = ChunkRange { after, rows: 10, ..Default::default() };
+        for sql in [
+            chunk_select(&table, open),
+            chunk_select(&table, ChunkRange { upto, filter: Some("v > 0"), ..open }),
+            chunk_select(&table, ChunkRange { after: None, upto, ..open }),
+            boundary_select(&table, after, None, 99),
+            boundary_select(&table, after, upto, 99),
+        ] {
+            let sql = sql.expect("fits");
+            let plan: Option<Row> = db
+                .connection
+                .query_first(format!("EXPLAIN FORMAT=TRADITIONAL {sql}"))
+                .await
+                .expect("explains");
+            let plan = plan.expect("a line");
+            assert_eq!(plan.get::<String, _>("type").as_deref(), Some("range"), "{sql}");
+            assert_eq!(plan.get::<String, _>("key").as_deref(), Some("PRIMARY"), "{sql}");
+            let extra = plan.get::<Option<String>, _>("Extra").flatten().unwrap_or_default();
+            assert!(!extra.contains("filesort"), "{sql}: {extra}");
+        }
+        let wanted = ChunkRange { after, upto, filter: Some("a % 2 = 0 -- even"), rows: 1000 };
+        let mut writer = RowWriter::new(&table, AvroOptions::default());
+        let read =
+            read_chunk(db.rows(), &table, wanted, usize::MAX, Overflow::CutShort, &mut writer)
+                .expect("reads");
+        assert_eq!((read.rows.len(), read.complete), (150, true));
     });
 }

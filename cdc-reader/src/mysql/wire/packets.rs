@@ -10,8 +10,11 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{failure::WireFailure, socket::Socket};
-use crate::binlog::byte_reader::little_endian;
+use super::{
+    failure::WireFailure,
+    socket::{Socket, SocketEnd},
+};
+use crate::binlog::byte_reader::{Malformed, little_endian};
 
 /// The read buffer. A packet above it is read into memory of its own.
 pub(crate) const BUFFER_BYTES: usize = 256 * 1024;
@@ -23,6 +26,8 @@ pub(crate) const PAYLOAD_MAX: usize = 0xff_ffff;
 const READ_STEP: usize = 256 * 1024;
 /// Nothing that is said before the dump is longer.
 const SHORT_PACKET_MAX: usize = 1 << 20;
+/// A row of two columns, each as long as a value can be.
+const LARGE_PACKET_MAX: usize = 2 << 30;
 
 /// A socket with its buffer.
 pub(crate) struct Wire {
@@ -54,6 +59,16 @@ impl Wire {
 
     pub(crate) fn set_patience(&mut self, patience: Duration) {
         self.patience = patience;
+    }
+
+    /// The server may be silent for as long as the network says that it is there.
+    pub(crate) fn wait_for_ever(&mut self) {
+        self.patience = Duration::MAX;
+    }
+
+    /// A handle that ends the connection from anywhere.
+    pub(crate) fn end(&self) -> Result<SocketEnd, WireFailure> {
+        Ok(self.socket.end()?)
     }
 
     pub(crate) fn is_secure(&self) -> bool {
@@ -91,7 +106,7 @@ impl Wire {
         let began = Instant::now();
         loop {
             match self.socket.read(&mut self.buffer[self.end..]) {
-                Ok(0) => return Err(WireFailure::Io(io::ErrorKind::UnexpectedEof.into())),
+                Ok(0) => return Err(self.ended()),
                 Ok(count) => {
                     self.end += count;
                     return Ok(());
@@ -107,7 +122,7 @@ impl Wire {
         self.set_waits(false)?;
         loop {
             match self.socket.read(&mut self.buffer[self.end..]) {
-                Ok(0) => return Err(WireFailure::Io(io::ErrorKind::UnexpectedEof.into())),
+                Ok(0) => return Err(self.ended()),
                 Ok(count) => {
                     self.end += count;
                     return Ok(true);
@@ -145,7 +160,7 @@ impl Wire {
             let read = self.socket.read(&mut target[filled..]);
             target.truncate(filled + *read.as_ref().unwrap_or(&0));
             match read {
-                Ok(0) => return Err(WireFailure::Io(io::ErrorKind::UnexpectedEof.into())),
+                Ok(0) => return Err(self.ended()),
                 Ok(count) => {
                     left -= count;
                     began = Instant::now();
@@ -175,6 +190,34 @@ impl Wire {
             if length < PAYLOAD_MAX {
                 return Ok(payload);
             }
+        }
+    }
+
+    /// The next packet, lent from the buffer; one that is larger than that is put together in `large`.
+    pub(crate) fn lend_packet<'a>(
+        &'a mut self,
+        large: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], WireFailure> {
+        self.fill_to(PACKET_HEADER)?;
+        let mut length = little_endian(&self.buffered()[..3]) as usize;
+        if length + PACKET_HEADER <= BUFFER_BYTES {
+            self.fill_to(PACKET_HEADER + length)?;
+            let start = self.start + PACKET_HEADER;
+            self.start = start + length;
+            return Ok(&self.buffer[start..start + length]);
+        }
+        large.clear();
+        loop {
+            if large.len() + length > LARGE_PACKET_MAX {
+                return Err(Malformed("a packet is larger than any that a server sends").into());
+            }
+            self.consume(PACKET_HEADER);
+            self.read_into(large, length)?;
+            if length < PAYLOAD_MAX {
+                return Ok(large);
+            }
+            self.fill_to(PACKET_HEADER)?;
+            length = little_endian(&self.buffered()[..3]) as usize;
         }
     }
 
@@ -218,6 +261,14 @@ impl Wire {
             self.waits = waits;
         }
         Ok(())
+    }
+
+    /// The other side, or whoever stops this one, has closed the connection.
+    fn ended(&self) -> WireFailure {
+        if self.shutdown.is_cancelled() {
+            return WireFailure::Stopped;
+        }
+        WireFailure::Io(io::ErrorKind::UnexpectedEof.into())
     }
 
     /// A read that ended without bytes: goes on, unless the reader stops or the server was silent for too long.

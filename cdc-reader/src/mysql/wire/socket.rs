@@ -2,13 +2,16 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{TcpStream, ToSocketAddrs},
+    net::{Shutdown, TcpStream, ToSocketAddrs},
     os::unix::net::UnixStream,
     sync::Arc,
     time::Duration,
 };
 
 use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::mysql::connect::KEEPALIVE;
 
 /// How long a read waits before the reader looks whether it should stop.
 const TICK: Duration = Duration::from_millis(500);
@@ -33,6 +36,9 @@ impl Socket {
             match TcpStream::connect_timeout(&address, timeout) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
+                    let keepalive =
+                        TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+                    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
                     stream.set_read_timeout(Some(TICK))?;
                     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
                     return Ok(Self::Tcp(stream));
@@ -78,6 +84,34 @@ impl Socket {
             Self::Unix(stream) => stream.set_nonblocking(!waiting),
             Self::Tls(stream) => stream.sock.set_nonblocking(!waiting),
         }
+    }
+}
+
+/// A second handle to a socket, which can end it.
+pub(crate) enum SocketEnd {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl SocketEnd {
+    /// Ends the connection; whoever reads from it finds that out at once.
+    pub(crate) fn shut(&self) {
+        // One that is ended already says so.
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
+        };
+    }
+}
+
+impl Socket {
+    /// A handle that ends the connection.
+    pub(crate) fn end(&self) -> io::Result<SocketEnd> {
+        Ok(match self {
+            Self::Tcp(stream) => SocketEnd::Tcp(stream.try_clone()?),
+            Self::Unix(stream) => SocketEnd::Unix(stream.try_clone()?),
+            Self::Tls(stream) => SocketEnd::Tcp(stream.sock.try_clone()?),
+        })
     }
 }
 
