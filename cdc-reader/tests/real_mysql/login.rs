@@ -28,7 +28,13 @@ fn from_the_start() -> DumpStart {
 async fn dumps(config: &SourceConfig) -> Result<(), ReaderError> {
     let (dump, rows) = (first_event(config).await, rows_cipher(config));
     match (&dump, &rows) {
-        (Err(dump), Err(rows)) => assert_eq!(dump.to_string(), rows.to_string()),
+        (Err(dump), Err(rows)) => {
+            // Before the first colon stands the source, to which `Following` gives another name.
+            let reason = |error: &ReaderError| {
+                error.to_string().split_once(": ").map(|(_, reason)| reason.to_owned())
+            };
+            assert_eq!(reason(dump), reason(rows));
+        }
         _ => assert!(dump.is_ok() && rows.is_ok(), "{dump:?} {rows:?}"),
     }
     dump

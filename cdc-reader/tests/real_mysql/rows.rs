@@ -52,7 +52,7 @@ async fn wait_until_gone(db: &mut Database, id: &str) {
     let sql =
         format!("SELECT COUNT(*) FROM performance_schema.threads WHERE PROCESSLIST_ID = {id}");
     while db.connection.query_first::<u64, _>(&sql).await.expect("answers") != Some(0) {
-        assert!(began.elapsed() < Duration::from_secs(20), "connection {id} does not end");
+        assert!(began.elapsed() < Duration::from_secs(120), "connection {id} does not end");
         tokio::task::yield_now().await;
     }
 }
@@ -193,7 +193,7 @@ fn other_thread_ends_what_waits() {
             interrupt.interrupt();
             let failure = reading.join().expect("no panic").expect_err("is ended");
             assert!(matches!(failure.error, ReaderError::Transient { .. }), "{failure:?}");
-            assert!(began.elapsed() < Duration::from_secs(5));
+            assert!(began.elapsed() < Duration::from_secs(60));
             if sql == ENDLESS {
                 wait_until_gone(&mut db, &id).await;
             } else {

@@ -302,3 +302,83 @@ fn query(sql: &str) -> Vec<u8> {
     command.extend_from_slice(sql.as_bytes());
     command
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, net::Shutdown, os::unix::net::UnixStream, time::Duration};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::mysql::wire::socket::Socket;
+
+    /// Runs a SELECT against a server that says these bytes, whatever it is asked, and then no more.
+    fn select_from(bytes: &[u8]) -> Result<usize, RowFailure> {
+        let (server, client) = UnixStream::pair().expect("a pair");
+        (&server).write_all(bytes).expect("it fits into the socket");
+        server.shutdown(Shutdown::Write).expect("is open");
+        let stop = CancellationToken::new();
+        let wire = Wire::new(Socket::Unix(client), Duration::from_secs(20), stop.clone());
+        let mut connection = RowConnection::over(wire, "h:1".into(), stop).expect("a connection");
+        let mut rows = 0;
+        connection.select("SELECT", |row| {
+            let _ = row.values();
+            rows += 1;
+            Flow::Go
+        })?;
+        Ok(rows)
+    }
+
+    fn framed(payloads: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for payload in payloads {
+            bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes()[..3]);
+            bytes.push(0);
+            bytes.extend_from_slice(payload);
+        }
+        bytes
+    }
+
+    const PREPARED: &[u8] = b"\0\x01\0\0\0\x01\0\0\0\0\0\0";
+    /// An INT.
+    const DEFINITION: &[u8] =
+        b"\x03def\x01d\x01t\x01t\x01c\x01c\x0c\xff\x00\x0a\0\0\0\x03\0\0\0\0\0";
+    const END: &[u8] = b"\xfe\0\0\0\0";
+
+    #[test]
+    fn answers_are_followed_to_their_end() {
+        let head = [PREPARED, DEFINITION, END, &[1], DEFINITION, END];
+        let row: &[u8] = b"\0\0\x07\0\0\0";
+        let with = |more: &[&[u8]]| select_from(&framed(&[&head, more].concat()));
+        assert_eq!(with(&[row, row, END]).expect("two rows"), 2);
+        assert_eq!(with(&[END]).expect("none"), 0);
+        let failure = with(&[row, b"\xff\x84\x05#HY000gone wrong"]).expect_err("fails");
+        assert_eq!(failure.code, Some(1412));
+        assert!(matches!(failure.error, ReaderError::Transient { .. }), "{failure:?}");
+        let failure = with(&[row]).expect_err("is cut off");
+        assert_eq!(failure.code, None);
+        assert!(failure.error.to_string().contains("connection lost"), "{failure:?}");
+        let failure = with(&[b"\x05text"]).expect_err("no row");
+        assert!(failure.error.to_string().contains("cannot be understood"), "{failure:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_streams_end_in_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+            prop_assert!(select_from(&bytes).is_err());
+        }
+
+        #[test]
+        fn foreign_packets_are_refused_without_a_panic(
+            known in 0usize..7,
+            foreign in proptest::collection::vec(
+                proptest::collection::vec(any::<u8>(), 0..80), 0..8,
+            ),
+        ) {
+            let head = [PREPARED, DEFINITION, END, &[1], DEFINITION, END];
+            let mut packets = head.get(..known.min(head.len())).unwrap_or_default().to_vec();
+            packets.extend(foreign.iter().map(Vec::as_slice));
+            let _ = select_from(&framed(&packets));
+        }
+    }
+}
