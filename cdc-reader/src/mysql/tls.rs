@@ -1,4 +1,4 @@
-//! TLS to a server, with MySQL's own `ssl_mode`s: one meaning for the SQL connections and the replication connection.
+//! TLS to a server, with MySQL's own `ssl_mode`s: one meaning for the driver's connections and for our own.
 //!
 //! The certificates that a server makes for itself at its first start are signed by a CA of its own and name no host.
 //! `verify_ca` takes them (the chain is verified, no name is); `verify_identity` does not.
@@ -20,7 +20,7 @@ use rustls::{
 
 use crate::config::{SourceConfig, SslMode};
 
-/// What a replication connection is made with; `None` without TLS. The reason says which file is wrong.
+/// What a connection of our own (`mysql::wire`) is made with; `None` without TLS. The reason says which file is wrong.
 pub fn client_config(config: &SourceConfig) -> Result<Option<Arc<ClientConfig>>, String> {
     if config.ssl_mode == SslMode::Disabled {
         return Ok(None);

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use mysql_async::prelude::Queryable;
 use schemas::{gtid_set::GtidSet, mariadb_gtid::MariaDbPosition, position::BinlogPlace};
 
 use super::{chunk_read::ReadFailure, link::Link, reader::ChunkFailure};
@@ -13,7 +12,6 @@ use crate::{
     flow::StreamState,
     mysql::{
         catalog::{self, CatalogTable},
-        connect::classify,
         place::{binlog_end, mariadb_gtid_at},
         rows::{Flow, RowConnection, RowValue},
         visible::wait_until_visible,
@@ -67,12 +65,10 @@ async fn wait_for_executed(link: &mut Link, stream: &StreamState) -> Result<(), 
         reason: format!("the stream's position: {error}"),
     })?;
     let timeout = EXECUTED_TIMEOUT.as_secs();
-    let waited: Option<Option<i64>> = link
-        .connection
-        .query_first(format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{set}', {timeout})"))
-        .await
-        .map_err(|error| classify(error, &link.server.place))?;
-    if waited.flatten() == Some(0) { Ok(()) } else { Err(not_committed(link)) }
+    let sql = format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{set}', {timeout})");
+    // On the connection that reads the rows: behind a balancer another one may lead to another server.
+    let waited = link.rows.run(move |rows| read_number(rows, &sql)).await?;
+    if waited == Some(0) { Ok(()) } else { Err(not_committed(link)) }
 }
 
 /// MariaDB tells which place in the binlog a consistent snapshot stands for. Snapshots are taken until one is at or
@@ -118,6 +114,16 @@ async fn snapshot_place(link: &mut Link) -> Result<BinlogPlace, ReaderError> {
                 .into(),
         }),
     }
+}
+
+/// The first column of the first row.
+fn read_number(rows: &mut RowConnection, sql: &str) -> Result<Option<i128>, ReaderError> {
+    let mut number = None;
+    rows.select(sql, |row| {
+        number = row.values().ok().and_then(|values| values.first()?.integer());
+        Flow::Go
+    })?;
+    Ok(number)
 }
 
 /// Names and values.

@@ -366,7 +366,7 @@ mod tests {
             (ColumnType::Float, RowValue::Float(1.1), Some("1.100000023841858")),
             (ColumnType::Double, RowValue::Double(1e22), Some("10000000000000000000000")),
             (ColumnType::Bit { width: 1 }, RowValue::Bytes(&[1]), Some("1")),
-            (ColumnType::Bit { width: 16 }, RowValue::Bytes(&[b'b', b'a']), Some("ab")),
+            (ColumnType::Bit { width: 16 }, RowValue::Bytes(b"ba"), Some("ab")),
             (ColumnType::Date, date(2024, 2, 29), Some("2024-02-29")),
             (ColumnType::Date, date(2024, 0, 29), None),
             (
