@@ -10,6 +10,7 @@ pub mod flow;
 pub mod metrics;
 pub mod mysql;
 pub mod pipeline;
+pub mod retention_guard;
 pub mod snapshot;
 pub mod source_digest;
 pub mod table_filter;

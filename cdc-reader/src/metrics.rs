@@ -1,7 +1,7 @@
 //! What the reader measures. Names and labels are constants with units; docs list them.
 
 use prometheus::{
-    IntCounterVec, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry,
     core::{Collector, GenericCounter, GenericGauge},
 };
 
@@ -17,6 +17,7 @@ pub struct ReaderMetrics {
     lag_ms: IntGaugeVec,
     stopped_tables: IntGaugeVec,
     reconnects: IntCounterVec,
+    binlog_headroom: GaugeVec,
 }
 
 /// One source's metrics.
@@ -40,6 +41,9 @@ pub struct SourceMetrics {
     pub stopped_tables: GenericGauge<prometheus::core::AtomicI64>,
     /// How often the connection was made again.
     pub reconnects: GenericCounter<prometheus::core::AtomicU64>,
+    /// Seconds until the server may purge the binlog file that the reader has to read on from; infinite when it never
+    /// does, NaN when it is not known.
+    pub binlog_headroom: Gauge,
 }
 
 impl ReaderMetrics {
@@ -62,6 +66,14 @@ impl ReaderMetrics {
             lag_ms: gauge("binlake_reader_lag_milliseconds", "source commit to log commit"),
             stopped_tables: gauge("binlake_reader_stopped_tables", "tables that were stopped"),
             reconnects: counter("binlake_reader_reconnects_total", "connections made again"),
+            binlog_headroom: GaugeVec::new(
+                Opts::new(
+                    "binlake_reader_binlog_headroom_seconds",
+                    "how long the server keeps the binlog file that the reader has to read on from",
+                ),
+                &["source"],
+            )
+            .expect("constant names are valid"),
         };
         metrics.register(registry);
         metrics
@@ -80,11 +92,12 @@ impl ReaderMetrics {
             lag_ms: self.lag_ms.with_label_values(label),
             stopped_tables: self.stopped_tables.with_label_values(label),
             reconnects: self.reconnects.with_label_values(label),
+            binlog_headroom: self.binlog_headroom.with_label_values(label),
         }
     }
 
     fn register(&self, registry: &Registry) {
-        let collectors: [Box<dyn Collector>; 9] = [
+        let collectors: [Box<dyn Collector>; 10] = [
             Box::new(self.rows.clone()),
             Box::new(self.bytes.clone()),
             Box::new(self.commits.clone()),
@@ -94,6 +107,7 @@ impl ReaderMetrics {
             Box::new(self.lag_ms.clone()),
             Box::new(self.stopped_tables.clone()),
             Box::new(self.reconnects.clone()),
+            Box::new(self.binlog_headroom.clone()),
         ];
         for collector in collectors {
             if let Err(error) = registry.register(collector) {

@@ -4,6 +4,7 @@
 //! stream task --Input, 16 chunks--> encode thread --> log
 //! snapshot task --Input-----------------^
 //! ```
+//! A retention task looks, across attempts, whether the server keeps the binlog for long enough.
 //! One attempt runs until a part ends. What may pass is tried again from the last committed position, after a pause
 //! that grows; everything else stops the source with its sentence.
 
@@ -19,7 +20,7 @@ use schemas::{
     position::{Position, TableSnapshot},
     row_digest::row_digest,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -42,6 +43,7 @@ use crate::{
         preflight,
         resume::{coordinates_of, dump_start, first_position, stored_position},
     },
+    retention_guard::{self, Watched},
     snapshot::{self, changed_keys::remember_changed_keys, window::Windows},
     table_filter::TableFilter,
 };
@@ -61,19 +63,36 @@ pub async fn run(
     shutdown: CancellationToken,
     metrics: ReaderMetrics,
 ) -> Result<(), ReaderError> {
+    let metrics = metrics.source(&config.name);
+    // Not known before it was looked at; 0 would be an alarm.
+    metrics.binlog_headroom.set(f64::NAN);
     let source = Source {
+        brief_connection: Arc::new(Semaphore::new(1)),
+        committed: watch::Sender::default(),
+        expected: watch::Sender::default(),
         filter: TableFilter::new(&config.tables).map_err(|reason| ReaderError::Config {
             source_name: config.name.clone(),
             reason: reason.to_string(),
         })?,
-        metrics: metrics.source(&config.name),
+        metrics,
         config: Arc::new(config),
         log,
     };
+    // Across attempts: the place is lost while the change log cannot be written, too.
+    let stop = shutdown.child_token();
+    let guard = stop.clone().drop_guard();
+    let watching = tokio::spawn(retention_guard::run(source.watched(), stop));
+    let ended = attempts(&source, &shutdown).await;
+    drop(guard);
+    let _ = watching.await;
+    ended
+}
+
+async fn attempts(source: &Source, shutdown: &CancellationToken) -> Result<(), ReaderError> {
     let mut first = true;
     let mut pause = Duration::from_secs(1);
     loop {
-        let error = match attempt(&source, first, &shutdown).await {
+        let error = match attempt(source, first, shutdown).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
@@ -96,6 +115,24 @@ struct Source {
     log: LogConfig,
     filter: TableFilter,
     metrics: SourceMetrics,
+    /// Held by whoever connects to ask a question and leaves again.
+    brief_connection: Arc<Semaphore>,
+    /// The position as it is in the log.
+    committed: watch::Sender<Position>,
+    /// The tables whose rows are to be read, with the server's estimates.
+    expected: watch::Sender<BTreeMap<String, u64>>,
+}
+
+impl Source {
+    fn watched(&self) -> Watched {
+        Watched {
+            config: self.config.clone(),
+            committed: self.committed.subscribe(),
+            expected: self.expected.subscribe(),
+            brief_connection: self.brief_connection.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
 }
 
 async fn attempt(
@@ -138,6 +175,8 @@ async fn attempt(
         })
         .collect();
     let windows = windows(source, &to_read, &progress).await?;
+    let expected = to_read.iter().map(|table| (table.name(), table.rows_estimated())).collect();
+    source.expected.send_replace(expected);
     let (to_read_now, asked_to_read) = mpsc::channel(TABLES_WAITING);
     let setup = CaptureSetup {
         coordinates: coordinates_of(&server, &position),
@@ -154,6 +193,7 @@ async fn attempt(
         },
         history,
         spent,
+        committed: source.committed.clone(),
         ..CaptureSetup::new(config, source.filter.clone(), writer, source.metrics.clone())
     };
     let mut captured = spawn_capture(setup, received, stop.clone())?;
@@ -170,7 +210,7 @@ async fn attempt(
         progress,
         asked_to_read,
         inbox,
-        stop.clone(),
+        stop,
     ));
     let mut snapshot_running = true;
     let result = loop {
@@ -210,9 +250,12 @@ async fn attempt(
 /// How the encode thread asks for the columns' defaults, on a connection of its own.
 fn read_defaults(source: &Source) -> ReadDefaults {
     let (config, filter) = (source.config.clone(), source.filter.clone());
+    let brief_connection = source.brief_connection.clone();
     let runtime = tokio::runtime::Handle::current();
     Box::new(move || {
         runtime.block_on(async {
+            // It is never closed.
+            let _turn = brief_connection.acquire().await;
             let mut connection = reconnect(&config).await?;
             let server = server(&mut connection, &place(&config)).await?;
             let defaults = insert_defaults::load(&mut connection, &server, &filter).await?;

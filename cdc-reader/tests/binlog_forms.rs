@@ -118,6 +118,7 @@ fn capture(events: &[u8], coordinates: Coordinates, log: &KeptLog) -> Result<(),
         spent: mpsc::channel(1).0,
         live: Default::default(),
         history: Default::default(),
+        committed: Default::default(),
     };
     let (inbox, received) = mpsc::channel(1);
     inbox.try_send(Input::Events(events.to_vec())).expect("there is room");

@@ -81,6 +81,9 @@ impl Capture {
             ReaderError::PositionLost(format!("the position cannot be written: {error}"))
         })?;
         self.writer.commit(&position)?;
+        if self.committed.receiver_count() > 0 {
+            self.committed.send_replace(self.position.clone());
+        }
         self.metrics.commits.inc();
         if self.position.source_time_ms > 0 {
             self.metrics.lag_ms.set((self.now_us / 1000 - self.position.source_time_ms).max(0));

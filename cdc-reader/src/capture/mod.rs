@@ -33,7 +33,7 @@ use schemas::{
     position::{BinlogPlace, Position},
     table_schema::TableSchema,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -97,6 +97,8 @@ pub struct CaptureSetup {
     pub live: LiveServer,
     /// The tables' columns by name, as of the position.
     pub history: TableHistory,
+    /// Tells what was committed last.
+    pub committed: watch::Sender<Position>,
 }
 
 impl CaptureSetup {
@@ -125,6 +127,7 @@ impl CaptureSetup {
             spent: mpsc::channel(1).0,
             live: LiveServer::default(),
             history: TableHistory::default(),
+            committed: watch::Sender::default(),
         }
     }
 }
@@ -139,6 +142,7 @@ struct Capture {
     spent: SpentSender,
     /// As it will be committed; `gtid_set` and `place` are filled in by `commit`.
     position: Position,
+    committed: watch::Sender<Position>,
     consumed: Consumed,
     prepared: PreparedParts,
     /// The stream began before the position, for XA transactions that are undecided; what is in the log already is passed
@@ -243,6 +247,7 @@ impl Capture {
             spent: setup.spent,
             boundary: setup.position.place.clone(),
             position: setup.position,
+            committed: setup.committed,
             consumed,
             place: BinlogPlace::default(),
             transaction: None,

@@ -9,6 +9,7 @@ pub mod insert_defaults;
 pub mod place;
 pub mod preflight;
 pub mod resume;
+pub mod retention;
 pub mod rows;
 pub mod settings;
 pub mod table_description;

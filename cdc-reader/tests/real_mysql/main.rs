@@ -16,6 +16,7 @@ mod preflight;
 mod protocol;
 mod reading;
 mod resume;
+mod retention;
 mod row_images;
 mod rows;
 mod server;

@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// One source with its log.
 pub struct Reading {
     pub config: SourceConfig,
+    pub metrics: ReaderMetrics,
     log: LogConfig,
     running: Option<(CancellationToken, tokio::task::JoinHandle<Result<(), ReaderError>>)>,
     // Dropped last.
@@ -31,12 +32,13 @@ impl Reading {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("log");
         let log = LogConfig::Embedded { path, retention_hours: 24 };
-        Self { config, log, running: None, _folder: folder }
+        let metrics = ReaderMetrics::new(&prometheus::Registry::new());
+        Self { config, metrics, log, running: None, _folder: folder }
     }
 
     pub fn start(&mut self) {
         let stop = CancellationToken::new();
-        let metrics = ReaderMetrics::new(&prometheus::Registry::new());
+        let metrics = self.metrics.clone();
         let run = cdc_reader::run(self.config.clone(), self.log.clone(), stop.clone(), metrics);
         self.running = Some((stop, tokio::spawn(run)));
     }
