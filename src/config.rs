@@ -235,6 +235,14 @@ fn finding(config: &Config) -> Option<String> {
         if let Some(reason) = server_url_finding(&source.url) {
             return Some(format!("source {name}: url {reason}"));
         }
+        if let Some(reason) =
+            source.snapshot_replicas.iter().find_map(|url| server_url_finding(url))
+        {
+            return Some(format!("source {name}: an url of snapshot_replicas {reason}"));
+        }
+        if let Some(reason) = source.limits_finding() {
+            return Some(format!("source {name}: {reason}"));
+        }
     }
     if let Err(error) = config.lake.folder() {
         return Some(error.to_string());

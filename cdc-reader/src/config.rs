@@ -1,5 +1,7 @@
 //! One source of the configuration: which server, which tables, how hard it may be read.
 
+mod limits;
+
 use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,22 @@ pub struct SourceConfig {
     /// Whether existing rows are read first. Without it only changes from now on are captured.
     #[serde(default = "yes")]
     pub snapshot: bool,
+    /// Rows that snapshots may read in a second, over all readers of the source; 0 for no limit.
+    #[serde(default)]
+    pub snapshot_max_rows_per_second: u64,
+    /// Connections to the source's server at a time; 0 for no limit but the readers' number.
+    #[serde(default)]
+    pub max_connections: u32,
+    /// Snapshots pause while the server's `Threads_running` is above this; 0 for never.
+    #[serde(default)]
+    pub snapshot_pause_threads_running: u32,
+    /// Snapshots pause while one of `snapshot_replicas`, or the source itself when it is a replica, is further behind
+    /// than this many seconds; 0 for never.
+    #[serde(default)]
+    pub snapshot_pause_replica_lag_seconds: u32,
+    /// The replicas that are asked: urls like `url`, with the same password and TLS.
+    #[serde(default)]
+    pub snapshot_replicas: Vec<String>,
     /// Be Debezium to the byte (see `schemas::avro_schema::AvroOptions`).
     #[serde(default)]
     pub debezium_compat: bool,

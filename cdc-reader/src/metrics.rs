@@ -1,7 +1,7 @@
 //! What the reader measures. Names and labels are constants with units; docs list them.
 
 use prometheus::{
-    Gauge, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    Counter, CounterVec, Gauge, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry,
     core::{Collector, GenericCounter, GenericGauge},
 };
 
@@ -17,6 +17,7 @@ pub struct ReaderMetrics {
     lag_ms: IntGaugeVec,
     stopped_tables: IntGaugeVec,
     reconnects: IntCounterVec,
+    snapshot_waits: CounterVec,
     binlog_headroom: GaugeVec,
 }
 
@@ -41,9 +42,22 @@ pub struct SourceMetrics {
     pub stopped_tables: GenericGauge<prometheus::core::AtomicI64>,
     /// How often the connection was made again.
     pub reconnects: GenericCounter<prometheus::core::AtomicU64>,
+    /// Seconds that snapshots waited because of a limit of the source's load.
+    pub snapshot_waits: SnapshotWaits,
     /// Seconds until the server may purge the binlog file that the reader has to read on from; infinite when it never
     /// does, NaN when it is not known.
     pub binlog_headroom: Gauge,
+}
+
+/// Seconds waited, by what was waited for.
+#[derive(Clone, Debug)]
+pub struct SnapshotWaits {
+    /// `snapshot_max_rows_per_second`.
+    pub rows_per_second: Counter,
+    /// `snapshot_pause_threads_running`.
+    pub threads_running: Counter,
+    /// `snapshot_pause_replica_lag_seconds`.
+    pub replica_lag: Counter,
 }
 
 impl ReaderMetrics {
@@ -66,6 +80,14 @@ impl ReaderMetrics {
             lag_ms: gauge("binlake_reader_lag_milliseconds", "source commit to log commit"),
             stopped_tables: gauge("binlake_reader_stopped_tables", "tables that were stopped"),
             reconnects: counter("binlake_reader_reconnects_total", "connections made again"),
+            snapshot_waits: CounterVec::new(
+                Opts::new(
+                    "binlake_reader_snapshot_wait_seconds_total",
+                    "how long snapshots waited because of a limit of the source's load",
+                ),
+                &["source", "reason"],
+            )
+            .expect("constant names are valid"),
             binlog_headroom: GaugeVec::new(
                 Opts::new(
                     "binlake_reader_binlog_headroom_seconds",
@@ -82,6 +104,7 @@ impl ReaderMetrics {
     /// The metrics of one source.
     pub fn source(&self, source: &str) -> SourceMetrics {
         let label = &[source];
+        let waits = |reason: &str| self.snapshot_waits.with_label_values(&[source, reason]);
         SourceMetrics {
             rows: self.rows.with_label_values(label),
             bytes: self.bytes.with_label_values(label),
@@ -92,12 +115,17 @@ impl ReaderMetrics {
             lag_ms: self.lag_ms.with_label_values(label),
             stopped_tables: self.stopped_tables.with_label_values(label),
             reconnects: self.reconnects.with_label_values(label),
+            snapshot_waits: SnapshotWaits {
+                rows_per_second: waits("rows_per_second"),
+                threads_running: waits("threads_running"),
+                replica_lag: waits("replica_lag"),
+            },
             binlog_headroom: self.binlog_headroom.with_label_values(label),
         }
     }
 
     fn register(&self, registry: &Registry) {
-        let collectors: [Box<dyn Collector>; 10] = [
+        let collectors: [Box<dyn Collector>; 11] = [
             Box::new(self.rows.clone()),
             Box::new(self.bytes.clone()),
             Box::new(self.commits.clone()),
@@ -107,6 +135,7 @@ impl ReaderMetrics {
             Box::new(self.lag_ms.clone()),
             Box::new(self.stopped_tables.clone()),
             Box::new(self.reconnects.clone()),
+            Box::new(self.snapshot_waits.clone()),
             Box::new(self.binlog_headroom.clone()),
         ];
         for collector in collectors {

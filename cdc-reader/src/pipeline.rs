@@ -44,7 +44,7 @@ use crate::{
         resume::{coordinates_of, dump_start, first_position, stored_position},
     },
     retention_guard::{self, Watched},
-    snapshot::{self, changed_keys::remember_changed_keys, window::Windows},
+    snapshot::{self, changed_keys::remember_changed_keys, throttle::Throttle, window::Windows},
     table_filter::TableFilter,
 };
 
@@ -66,7 +66,9 @@ pub async fn run(
     let metrics = metrics.source(&config.name);
     // Not known before it was looked at; 0 would be an alarm.
     metrics.binlog_headroom.set(f64::NAN);
+    config.ensure_limits()?;
     let source = Source {
+        throttle: Arc::new(Throttle::new(&config, metrics.clone())?),
         brief_connection: Arc::new(Semaphore::new(1)),
         committed: watch::Sender::default(),
         expected: watch::Sender::default(),
@@ -115,6 +117,7 @@ struct Source {
     log: LogConfig,
     filter: TableFilter,
     metrics: SourceMetrics,
+    throttle: Arc<Throttle>,
     /// Held by whoever connects to ask a question and leaves again.
     brief_connection: Arc<Semaphore>,
     /// The position as it is in the log.
@@ -210,6 +213,7 @@ async fn attempt(
         progress,
         asked_to_read,
         inbox,
+        source.throttle.clone(),
         stop,
     ));
     let mut snapshot_running = true;

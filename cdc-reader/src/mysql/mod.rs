@@ -6,6 +6,8 @@ pub mod connect;
 pub mod default_value;
 pub mod flavor;
 pub mod insert_defaults;
+pub mod limit_checks;
+pub mod load;
 pub mod place;
 pub mod preflight;
 pub mod resume;

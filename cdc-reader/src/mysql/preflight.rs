@@ -13,6 +13,7 @@ use crate::{
         catalog::{self, Catalog, CatalogTable},
         connect::{self, Server, classify, server_code},
         flavor::{Kind, Version},
+        limit_checks::replica_lines,
         settings,
     },
     table_filter::TableFilter,
@@ -77,9 +78,15 @@ impl CheckReport {
 
 /// Connects and checks everything. Only a failure to connect is an error; findings are in the report.
 pub async fn check(config: &SourceConfig) -> Result<CheckReport, ReaderError> {
+    config.ensure_limits()?;
     let mut connection = connect::connect(config).await?;
     let server = connect::server(&mut connection, &connect::place(config)).await?;
-    let (report, _) = examine(&mut connection, &server, config).await?;
+    let (mut report, _) = examine(&mut connection, &server, config).await?;
+    if server.flavor.finding().is_none() {
+        let user = current_user(&mut connection, &server).await?;
+        let lag = replica_lines(&mut connection, &server, config, &user).await?;
+        report.settings.extend(lag);
+    }
     // A server that is gone by now was fit to be checked.
     let _ = connection.disconnect().await;
     Ok(report)

@@ -78,7 +78,8 @@ impl SnapshotReader {
 
     async fn read_view(&mut self, part: &Part) -> Result<(), ChunkFailure> {
         let writer = self.row_writer(&part.table);
-        let source = self.config.name.clone();
+        let (source, throttle) = (self.config.name.clone(), self.throttle.clone());
+        self.wait_for_leave().await?;
         let stream = self.open_window(part).await?;
         let link = self.link().await?;
         let view = match see_all_of(link, &stream).await? {
@@ -95,6 +96,7 @@ impl SnapshotReader {
             link.end_view().await?;
         }
         let (mut read, writer) = of_unchanged(read, link, &source, &part.table).await?;
+        throttle.read(read.rows.len() as u64);
         if !read.complete {
             return Err(ReadFailure::TooLarge.into());
         }

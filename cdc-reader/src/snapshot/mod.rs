@@ -70,6 +70,8 @@ mod keyless;
 mod link;
 mod reader;
 pub mod request;
+pub mod throttle;
+mod token_bucket;
 mod view;
 pub mod window;
 
@@ -84,6 +86,7 @@ use self::{
     board::Board,
     reader::{Failure, SnapshotReader},
     request::Request,
+    throttle::Throttle,
 };
 use crate::{
     config::SourceConfig, error::ReaderError, flow::InputSender, mysql::catalog::CatalogTable,
@@ -98,16 +101,18 @@ pub async fn run(
     progress: BTreeMap<String, TableSnapshot>,
     mut requests: mpsc::Receiver<Request>,
     inbox: InputSender,
+    throttle: Arc<Throttle>,
     shutdown: CancellationToken,
 ) -> Result<(), ReaderError> {
-    let count = config.snapshot_readers.max(1) as usize;
-    let rows = config.snapshot_chunk_rows;
+    let count = config.readers_that_fit(config.snapshot_readers) as usize;
+    let rows = config.chunk_rows();
     let board = Arc::new(Board::new(tables, &progress, count, rows, reader::CHUNK_BYTES));
     let budget = reader::budget();
     let mut readers = JoinSet::new();
     for _ in 0..count {
-        let (config, inbox) = (config.clone(), inbox.clone());
-        readers.spawn(SnapshotReader::new(config, inbox, board.clone(), budget.clone()).run());
+        let (config, inbox, board) = (config.clone(), inbox.clone(), board.clone());
+        let reader = SnapshotReader::new(config, inbox, board, budget.clone(), throttle.clone());
+        readers.spawn(reader.run());
     }
     let asked = async {
         while let Some(request) = requests.recv().await {

@@ -17,6 +17,7 @@ use super::{
     chunk_plan::is_key_of,
     chunk_read::{Overflow, ReadFailure, ReadRows},
     link::{ChunkSize, Link},
+    throttle::Throttle,
     view::{of_unchanged, see_all_of},
 };
 use crate::{
@@ -81,6 +82,7 @@ pub(super) struct SnapshotReader {
     inbox: InputSender,
     board: Arc<Board>,
     budget: Arc<Semaphore>,
+    pub(super) throttle: Arc<Throttle>,
     link: Option<Link>,
 }
 
@@ -104,9 +106,10 @@ impl SnapshotReader {
         inbox: InputSender,
         board: Arc<Board>,
         budget: Arc<Semaphore>,
+        throttle: Arc<Throttle>,
     ) -> Self {
         let options = AvroOptions { debezium_compat: config.debezium_compat };
-        Self { config, options, inbox, board, budget, link: None }
+        Self { config, options, inbox, board, budget, throttle, link: None }
     }
 
     /// Does what the board has, for ever.
@@ -205,9 +208,11 @@ impl SnapshotReader {
         let writer = self.row_writer(&part.table);
         let source = self.config.name.clone();
         let mut memory = self.memory().await?;
+        self.wait_for_leave().await?;
         if part.split {
             self.split(part).await?;
         }
+        let throttle = self.throttle.clone();
         let stream = self.open_window(part).await?;
         let link = self.link().await?;
         let view = see_all_of(link, &stream).await?;
@@ -220,6 +225,7 @@ impl SnapshotReader {
         };
         let read = link.read_chunk(table, &part.range, size, writer).await;
         let (read, writer) = of_unchanged(read, link, &source, table).await?;
+        throttle.read(read.rows.len() as u64);
         let high = view.end(link).await?;
         let mut done = DoneRange { ..part.range.clone() };
         if !read.complete
@@ -251,6 +257,12 @@ impl SnapshotReader {
             }
         });
         Ok(())
+    }
+
+    /// Waits while the limits of the source's load say so.
+    pub(super) async fn wait_for_leave(&mut self) -> Result<(), ReaderError> {
+        let throttle = self.throttle.clone();
+        throttle.before_chunk(&mut self.link().await?.connection).await
     }
 
     async fn memory(&self) -> Result<OwnedSemaphorePermit, ChunkFailure> {

@@ -22,6 +22,7 @@ mod rows;
 mod server;
 mod snapshot_bytes;
 mod source_digest;
+mod throttle;
 mod transactions;
 mod walk;
 mod without_gtids;

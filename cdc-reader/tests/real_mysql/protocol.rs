@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use cdc_reader::{
+    ReaderMetrics,
     flow::{Input, SnapshotChunk, StreamState, TablePart},
     mysql::{catalog::CatalogTable, place::gtid_executed},
-    snapshot::{self, request::Request},
+    snapshot::{self, request::Request, throttle::Throttle},
 };
 use schemas::{position::TableSnapshot, table_id::TableId};
 use tokio::sync::mpsc;
@@ -29,6 +30,8 @@ impl Played {
     ) -> Self {
         let mut config = db.config.clone();
         config.snapshot_chunk_rows = chunk_rows;
+        let metrics = ReaderMetrics::new(&prometheus::Registry::new()).source("udon");
+        let throttle = Arc::new(Throttle::new(&config, metrics).expect("no limits"));
         let (inbox, received) = mpsc::channel(4);
         let shutdown = CancellationToken::new();
         config.snapshot_readers = 1;
@@ -38,6 +41,7 @@ impl Played {
             progress,
             mpsc::channel(1).1,
             inbox,
+            throttle,
             shutdown.clone(),
         ));
         let gtid_set = gtid_executed(&mut db.connection, &db.server).await.expect("a set");
@@ -223,12 +227,15 @@ fn table_that_is_gone_when_it_is_to_be_read_is_told_to_the_stream() {
         let id = TableId::new(&db.config.name, &db.name, "gone");
         let (inbox, mut received) = mpsc::channel(4);
         let (ask, asked) = mpsc::channel(1);
+        let metrics = ReaderMetrics::new(&prometheus::Registry::new()).source("udon");
+        let throttle = Arc::new(Throttle::new(&db.config, metrics).expect("no limits"));
         let run = tokio::spawn(snapshot::run(
             Arc::new(db.config.clone()),
             Vec::new(),
             BTreeMap::new(),
             asked,
             inbox,
+            throttle,
             CancellationToken::new(),
         ));
         ask.send(Request::Read { table: id.clone(), generation: 1 }).await.expect("is awaited");
