@@ -2,7 +2,10 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use cdc_reader::mysql::preflight::{self, CheckReport};
+use cdc_reader::mysql::{
+    preflight::{self, CheckReport},
+    privileges::Privileges,
+};
 use change_log::{LogConfig, open_reader};
 use clap::Args;
 use serde::Serialize;
@@ -11,6 +14,8 @@ use sink_lake::{ensure_lake_writable, error::with_causes};
 use crate::{config::Config, output::print_line};
 
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
+/// Tables that are granted one by one may be many; `--json` has all.
+const GRANTS_MAX: usize = 20;
 
 /// Checks servers, change log and lake, and says what is missing with the SQL that cures it
 #[derive(Args, Debug)]
@@ -100,10 +105,25 @@ fn print(report: &Report) {
                 print_line(format_args!("          {note}"));
             }
         }
+        source.privileges.iter().for_each(print_privileges);
     }
     report.usable.iter().for_each(|what| print_line(format_args!("ok        {what}")));
     report.problems.iter().for_each(|problem| print_line(format_args!("MISSING   {problem}")));
     if report.problems.is_empty() && report.sources.iter().all(|s| s.findings().is_empty()) {
         print_line("everything is ready: `binlake up` starts reader, sink and page");
+    }
+}
+
+fn print_privileges(privileges: &Privileges) {
+    print_line(format_args!("  the user needs these privileges, and no others:"));
+    for grant in privileges.least.iter().take(GRANTS_MAX) {
+        print_line(format_args!("          {grant};"));
+    }
+    match privileges.least.len().saturating_sub(GRANTS_MAX) {
+        0 => {}
+        more => print_line(format_args!("          and {more} more: binlake check --json")),
+    }
+    for note in &privileges.more_than_needed {
+        print_line(format_args!("  note    {note}"));
     }
 }

@@ -10,6 +10,7 @@ pub mod limit_checks;
 pub mod load;
 pub mod place;
 pub mod preflight;
+pub mod privileges;
 pub mod resume;
 pub mod retention;
 pub mod rows;

@@ -14,6 +14,7 @@ use crate::{
         connect::{self, Server, classify, server_code},
         flavor::{Kind, Version},
         limit_checks::replica_lines,
+        privileges::{Privileges, privileges},
         settings,
     },
     table_filter::TableFilter,
@@ -32,6 +33,9 @@ pub struct CheckReport {
     pub settings: Vec<CheckLine>,
     /// The captured tables.
     pub tables: Vec<TableCheck>,
+    /// The least privileges, and those beyond; not known of a server that cannot be captured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privileges: Option<Privileges>,
 }
 
 /// One setting or grant.
@@ -81,11 +85,15 @@ pub async fn check(config: &SourceConfig) -> Result<CheckReport, ReaderError> {
     config.ensure_limits()?;
     let mut connection = connect::connect(config).await?;
     let server = connect::server(&mut connection, &connect::place(config)).await?;
-    let (mut report, _) = examine(&mut connection, &server, config).await?;
+    let (mut report, catalog) = examine(&mut connection, &server, config).await?;
     if server.flavor.finding().is_none() {
         let user = current_user(&mut connection, &server).await?;
         let lag = replica_lines(&mut connection, &server, config, &user).await?;
         report.settings.extend(lag);
+        let ids = catalog.tables.iter().map(|table| &table.schema.id);
+        let tables: Vec<_> = ids.map(|id| (id.database.as_str(), id.table.as_str())).collect();
+        let held = privileges(&mut connection, &server, config, &tables, &user).await?;
+        report.privileges = Some(held);
     }
     // A server that is gone by now was fit to be checked.
     let _ = connection.disconnect().await;
@@ -121,6 +129,7 @@ async fn examine(
         version: server.flavor.to_string(),
         settings: Vec::new(),
         tables: Vec::new(),
+        privileges: None,
     };
     if let Some(finding) = server.flavor.finding() {
         report.settings.push(CheckLine {

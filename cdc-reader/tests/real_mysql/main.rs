@@ -22,6 +22,7 @@ mod rows;
 mod server;
 mod snapshot_bytes;
 mod source_digest;
+mod source_load;
 mod throttle;
 mod transactions;
 mod walk;

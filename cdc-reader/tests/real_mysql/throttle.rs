@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     reading::Reading,
-    server::{Running, block_on, shared, start},
+    server::{Running, block_on, shared, start, start_by},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -313,5 +313,49 @@ fn connections_stay_below_the_limit_that_the_server_enforces() {
         reading.start();
         let text = reading.failure().await;
         assert!(text.contains("max_connections = 4 is too small"), "{text}");
+    });
+}
+
+#[test]
+fn mariadb_tells_its_lag_to_whoever_may_ask() {
+    let options = ["--collation-server=utf8mb4_general_ci"];
+    let source = start_by("mariadb.sh", &options);
+    let replica = start_by("mariadb.sh", &[options[0], "--server-id=2"]);
+    block_on(async {
+        let config = source.config("root", &["*.*"]);
+        let (mut at_source, mut at_replica) =
+            (connected(&config).await, connected(&replica.config("root", &[])).await);
+        let version = flavor(&mut at_source, "the source").await.expect("answers");
+        let lag = async |connection: &mut Conn| {
+            replica_lag(connection, &version, "the server").await.expect("answers")
+        };
+        assert_eq!(lag(&mut at_source).await, ReplicaLag::NoReplica);
+        run(&mut at_replica, &format!(
+            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, MASTER_USER = 'root', MASTER_USE_GTID = slave_pos",
+            source.port
+        ))
+        .await;
+        assert_eq!(lag(&mut at_replica).await, ReplicaLag::Stopped);
+        run(&mut at_replica, "START SLAVE").await;
+        wait_until("it replicates", async || lag(&mut at_replica).await == ReplicaLag::Seconds(0))
+            .await;
+
+        // The privilege that asking needs is one that `check` names.
+        run(&mut at_source, "CREATE USER asks@'%'").await;
+        let mut limited = source.config("asks", &["*.*"]);
+        limited.snapshot_pause_replica_lag_seconds = 2;
+        let report = check(&limited).await.expect("is checked");
+        let line = report.settings.iter().find(|line| line.name.starts_with("replication lag"));
+        let cure = line.and_then(|line| line.cure.clone()).expect("a cure");
+        assert!(cure.contains("GRANT SLAVE MONITOR ON *.* TO 'asks'@'%'"), "{cure}");
+        for grant in report.privileges.expect("are known").least {
+            run(&mut at_source, &grant).await;
+        }
+        let report = check(&limited).await.expect("is checked");
+        assert_eq!(report.findings(), Vec::<String>::new());
+        assert!(!report.settings.iter().any(|line| line.name.starts_with("replication lag")));
+        assert_eq!(report.privileges.expect("are known").more_than_needed, Vec::<String>::new());
+        let limited_throttle = throttle(&limited);
+        Passing::start(&limited_throttle, &limited).goes_on().await;
     });
 }
