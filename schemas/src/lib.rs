@@ -10,6 +10,7 @@ pub mod json_text;
 pub mod mariadb_gtid;
 pub mod position;
 pub mod row_digest;
+pub mod snapshot_state;
 pub mod table_id;
 pub mod table_schema;
 pub mod wire_format;

@@ -65,6 +65,34 @@ pub struct TableSnapshot {
     /// leaves these out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
+    /// The rows are read anew because changes were missed: what the stream changed before says nothing of them. Whoever
+    /// keeps history takes them as versions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anew: bool,
+    /// It was read anew once: its history lacks the versions of the time before, and has one more of each row.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gap: bool,
+    /// Only rows for which this SQL expression is true are read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// The table's copy lacks rows, or will if its reading ends early.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
+    /// The table is no longer among those that are captured.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left_out: bool,
+    /// Chunks that are being read or wait for their place in the stream.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub in_flight: u32,
+}
+
+/// What was asked of the reader and could not be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedSignal {
+    /// The signal's id.
+    pub id: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// A part of a table's key space whose rows are in the log: the keys after `after` up to and with `upto`.
@@ -101,9 +129,20 @@ impl TableSnapshot {
 
     /// All rows are in the log, or no more are wanted.
     pub fn finish(&mut self) {
-        (self.done, self.again) = (true, false);
-        self.last_key = None;
+        // Rows that were chosen make nothing whole.
+        self.partial &= self.filter.is_some();
+        self.gap |= self.anew;
+        (self.done, self.again, self.anew, self.paused) = (true, false, false, false);
+        (self.last_key, self.filter, self.in_flight) = (None, None, 0);
         self.ahead.clear();
+    }
+
+    /// What it is when the walk begins at the first key again.
+    pub fn restarted(&self) -> Self {
+        let mut anew = self.clone();
+        (anew.last_key, anew.rows, anew.bytes, anew.began_ms) = (None, 0, 0, 0);
+        anew.ahead.clear();
+        anew
     }
 
     /// Numbers the ranges anew, and answers what is still to be read, in the order of the walk; only the last can have
@@ -187,6 +226,12 @@ pub struct Position {
     /// Tables that were stopped, by `database.table`, with the sentence that says why and what to do.
     #[serde(default)]
     pub stopped: BTreeMap<String, String>,
+    /// The offset after the last signal that was taken from the source's signals topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signals_read: Option<i64>,
+    /// The last signals that were refused, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals_refused: Vec<RefusedSignal>,
 }
 
 fn is_zero(number: &u32) -> bool {

@@ -72,6 +72,11 @@ pub fn tables_topic(source: &str) -> String {
     sanitize_topic(&format!("{source}.__tables"))
 }
 
+/// The single-partition topic by which commands reach a source's reader.
+pub fn signals_topic(source: &str) -> String {
+    sanitize_topic(&format!("{source}.__signals"))
+}
+
 fn sanitize_topic(name: &str) -> String {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     name.chars().map(|c| if legal(c) { c } else { '_' }).collect()
@@ -88,7 +93,9 @@ mod tests {
         assert_eq!(TableId::from_topic(&id.topic()), Some(id));
         assert_eq!(TableId::from_topic("udon.__positions"), None);
         // What a source writes for Debezium's consumers is no table, and a database may have such a name.
-        for topic in ["udon.transaction", "udon", "__debezium-heartbeat.udon"] {
+        for topic in
+            ["udon.transaction", "udon", "__debezium-heartbeat.udon", &signals_topic("udon")]
+        {
             assert_eq!(TableId::from_topic(topic), None);
         }
         let id = TableId::new("udon", "transaction", "orders");
