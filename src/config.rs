@@ -320,6 +320,9 @@ mod tests {
         assert!(error.contains("server_id"), "{error}");
         let error = parse(&format!("{SOURCE}x = = 1\n{LAKE}"), &[]).expect_err("refused");
         assert!(error.starts_with("/etc/b/binlake.toml, line 4: "), "{error}");
+        let error = parse(&format!("{SOURCE}snapshot = false\n{LAKE}"), &[]).expect_err("refused");
+        assert!(error.starts_with("/etc/b/binlake.toml, line 4: [[source]]: "), "{error}");
+        assert!(error.contains("snapshot is a mode, not false: write \"never\""), "{error}");
         let error = parse(LAKE, &[]).expect_err("refused");
         assert!(error.contains("there is no [[source]]"), "{error}");
         let lake = "[lake]\nfreshness = \"soon\"\n";
@@ -333,7 +336,7 @@ mod tests {
         let set = [
             ("BINLAKE_SOURCE__UDON__URL", "mysql://u@db:1"),
             ("BINLAKE_SOURCE__UDON__SERVER_ID", "77"),
-            ("BINLAKE_SOURCE__UDON__SNAPSHOT", "false"),
+            ("BINLAKE_SOURCE__UDON__SNAPSHOT", "never"),
             ("BINLAKE_SOURCE__UDON__TABLES", "[\"a.*\"]"),
             ("BINLAKE_LAKE__URL", "/other lake"),
             ("BINLAKE_LAKE__FRESHNESS", "2s"),
@@ -345,7 +348,8 @@ mod tests {
         let config = parse(&text, &set).expect("reads");
         let source = &config.sources[0];
         assert_eq!((source.url.as_str(), source.server_id), ("mysql://u@db:1", 77));
-        assert_eq!((source.snapshot, source.tables.as_slice()), (false, &["a.*".to_string()][..]));
+        assert_eq!(source.snapshot, cdc_reader::config::SnapshotMode::Never);
+        assert_eq!(source.tables, ["a.*"]);
         assert_eq!(config.lake.url, "file:///other lake");
         assert_eq!(config.lake.freshness, std::time::Duration::from_secs(2));
         assert_eq!(config.lake.commit_rows_max, 5);

@@ -1,10 +1,13 @@
 //! One source of the configuration: which server, which tables, how hard it may be read.
 
 mod limits;
+mod snapshot_mode;
 
 use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+pub use snapshot_mode::SnapshotMode;
 
 /// A `[[source]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,9 +54,9 @@ pub struct SourceConfig {
     /// Rows of one snapshot chunk, at most; it is cut at 8 MB as well.
     #[serde(default = "snapshot_chunk_rows")]
     pub snapshot_chunk_rows: u32,
-    /// Whether existing rows are read first. Without it only changes from now on are captured.
-    #[serde(default = "yes")]
-    pub snapshot: bool,
+    /// Which existing rows are read.
+    #[serde(default)]
+    pub snapshot: SnapshotMode,
     /// Rows that snapshots may read in a second, over all readers of the source; 0 for no limit.
     #[serde(default)]
     pub snapshot_max_rows_per_second: u64,
@@ -134,10 +137,6 @@ fn snapshot_readers() -> u32 {
 
 fn snapshot_chunk_rows() -> u32 {
     50_000
-}
-
-fn yes() -> bool {
-    true
 }
 
 fn commit_interval_ms() -> u64 {

@@ -13,6 +13,12 @@ use schemas::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use crate::{
+    mysql::catalog::{Catalog, CatalogTable},
+    signals::Signal,
+    table_filter::TableFilter,
+};
+
 /// What the encode thread receives.
 #[derive(Debug)]
 pub enum Input {
@@ -23,6 +29,41 @@ pub enum Input {
     OpenWindow(WindowRequest),
     /// The rows it read.
     Chunk(SnapshotChunk),
+    /// Somebody wants something else.
+    Order(Order),
+}
+
+/// What is asked of a running source from outside. Obeyed between two transactions.
+#[derive(Debug)]
+pub enum Order {
+    /// A command, by way of the change log.
+    Signal(SignalOrder),
+    /// Other tables are captured from now on.
+    Tables(TablesOrder),
+}
+
+/// A signal that was looked up on the server.
+#[derive(Debug)]
+pub struct SignalOrder {
+    /// The command.
+    pub signal: Signal,
+    /// Of `add`: its tables as they are now.
+    pub tables: Vec<CatalogTable>,
+    /// Why it cannot be obeyed.
+    pub refused: Option<String>,
+    /// The offset after it.
+    pub next_offset: i64,
+}
+
+/// Another set of tables.
+#[derive(Debug)]
+pub struct TablesOrder {
+    /// Which tables are captured.
+    pub filter: TableFilter,
+    /// Those of them that the server has.
+    pub catalog: Catalog,
+    /// Answered when it holds.
+    pub taken: oneshot::Sender<()>,
 }
 
 /// Asks the encode thread for leave to read a part of a table. From the start of the table's snapshot to its end the
@@ -52,6 +93,8 @@ pub struct StreamState {
     /// Which walk of the table this is. Another than the reader knows: the rows became others, or the walk was begun
     /// again, and everything is to be read from the first key.
     pub generation: u64,
+    /// Only rows for which this SQL expression is true are to be read. It changes with the generation only.
+    pub filter: Option<String>,
     /// The table is not to be read (any more): it was read, stopped, or given up.
     pub unwanted: bool,
 }

@@ -1,9 +1,13 @@
 //! What the reader measures. Names and labels are constants with units; docs list them.
 
+mod snapshots;
+
 use prometheus::{
     Counter, CounterVec, Gauge, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry,
     core::{Collector, GenericCounter, GenericGauge},
 };
+
+pub use self::snapshots::SnapshotMetrics;
 
 /// The reader's metrics; cheap to clone. The label is the source's name.
 #[derive(Clone, Debug)]
@@ -19,6 +23,7 @@ pub struct ReaderMetrics {
     reconnects: IntCounterVec,
     snapshot_waits: CounterVec,
     binlog_headroom: GaugeVec,
+    snapshots: snapshots::SnapshotGauges,
 }
 
 /// One source's metrics.
@@ -42,6 +47,8 @@ pub struct SourceMetrics {
     pub stopped_tables: GenericGauge<prometheus::core::AtomicI64>,
     /// How often the connection was made again.
     pub reconnects: GenericCounter<prometheus::core::AtomicU64>,
+    /// How far each table's snapshot is.
+    pub snapshots: SnapshotMetrics,
     /// Seconds that snapshots waited because of a limit of the source's load.
     pub snapshot_waits: SnapshotWaits,
     /// Seconds until the server may purge the binlog file that the reader has to read on from; infinite when it never
@@ -96,8 +103,10 @@ impl ReaderMetrics {
                 &["source"],
             )
             .expect("constant names are valid"),
+            snapshots: snapshots::SnapshotGauges::new(),
         };
         metrics.register(registry);
+        metrics.snapshots.register(registry);
         metrics
     }
 
@@ -121,6 +130,7 @@ impl ReaderMetrics {
                 replica_lag: waits("replica_lag"),
             },
             binlog_headroom: self.binlog_headroom.with_label_values(label),
+            snapshots: self.snapshots.source(source),
         }
     }
 

@@ -8,6 +8,8 @@
 //! One attempt runs until a part ends. What may pass is tried again from the last committed position, after a pause
 //! that grows; everything else stops the source with its sentence.
 
+mod new_tables;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
@@ -20,17 +22,21 @@ use schemas::{
     position::{Position, TableSnapshot},
     row_digest::row_digest,
 };
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     binlog::{dump, table_shape::TableShape},
     capture::{
         self, CaptureSetup, LiveServer, ReadDefaults,
+        captured_tables::{enter_tables, leave_out_all},
         table_history::{TableHistory, read_back},
     },
-    config::SourceConfig,
+    config::{SnapshotMode, SourceConfig},
     error::{Action, ReaderError},
     flow::Input,
     metrics::{ReaderMetrics, SourceMetrics},
@@ -44,6 +50,7 @@ use crate::{
         resume::{coordinates_of, dump_start, first_position, stored_position},
     },
     retention_guard::{self, Watched},
+    signals,
     snapshot::{self, changed_keys::remember_changed_keys, throttle::Throttle, window::Windows},
     table_filter::TableFilter,
 };
@@ -63,19 +70,29 @@ pub async fn run(
     shutdown: CancellationToken,
     metrics: ReaderMetrics,
 ) -> Result<(), ReaderError> {
+    let (_, tables) = watch::channel(config.tables.clone());
+    run_with_tables(config, tables, log, shutdown, metrics).await
+}
+
+/// The same with `tables` of the configuration, which may change meanwhile, given besides.
+pub async fn run_with_tables(
+    config: SourceConfig,
+    tables: watch::Receiver<Vec<String>>,
+    log: LogConfig,
+    shutdown: CancellationToken,
+    metrics: ReaderMetrics,
+) -> Result<(), ReaderError> {
     let metrics = metrics.source(&config.name);
     // Not known before it was looked at; 0 would be an alarm.
     metrics.binlog_headroom.set(f64::NAN);
     config.ensure_limits()?;
-    let source = Source {
+    let mut source = Source {
         throttle: Arc::new(Throttle::new(&config, metrics.clone())?),
         brief_connection: Arc::new(Semaphore::new(1)),
         committed: watch::Sender::default(),
         expected: watch::Sender::default(),
-        filter: TableFilter::new(&config.tables).map_err(|reason| ReaderError::Config {
-            source_name: config.name.clone(),
-            reason: reason.to_string(),
-        })?,
+        tables,
+        lost: None,
         metrics,
         config: Arc::new(config),
         log,
@@ -84,13 +101,13 @@ pub async fn run(
     let stop = shutdown.child_token();
     let guard = stop.clone().drop_guard();
     let watching = tokio::spawn(retention_guard::run(source.watched(), stop));
-    let ended = attempts(&source, &shutdown).await;
+    let ended = attempts(&mut source, &shutdown).await;
     drop(guard);
     let _ = watching.await;
     ended
 }
 
-async fn attempts(source: &Source, shutdown: &CancellationToken) -> Result<(), ReaderError> {
+async fn attempts(source: &mut Source, shutdown: &CancellationToken) -> Result<(), ReaderError> {
     let mut first = true;
     let mut pause = Duration::from_secs(1);
     loop {
@@ -98,7 +115,12 @@ async fn attempts(source: &Source, shutdown: &CancellationToken) -> Result<(), R
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        if error.action() == Action::StopService || shutdown.is_cancelled() {
+        source.lost = match &error {
+            ReaderError::PositionLost(sentence) if source.begins_anew() => Some(sentence.clone()),
+            _ => None,
+        };
+        if source.lost.is_none() && error.action() == Action::StopService || shutdown.is_cancelled()
+        {
             return if shutdown.is_cancelled() { Ok(()) } else { Err(error) };
         }
         first = false;
@@ -115,7 +137,10 @@ async fn attempts(source: &Source, shutdown: &CancellationToken) -> Result<(), R
 struct Source {
     config: Arc<SourceConfig>,
     log: LogConfig,
-    filter: TableFilter,
+    /// The patterns of the tables to capture.
+    tables: watch::Receiver<Vec<String>>,
+    /// Why the stored position cannot be gone on from, found while that was tried.
+    lost: Option<String>,
     metrics: SourceMetrics,
     throttle: Arc<Throttle>,
     /// Held by whoever connects to ask a question and leaves again.
@@ -138,23 +163,45 @@ impl Source {
     }
 }
 
+impl Source {
+    /// Whether a lost position is no reason to stop.
+    fn begins_anew(&self) -> bool {
+        self.config.snapshot == SnapshotMode::WhenNeeded
+    }
+
+    fn filter(&self) -> Result<TableFilter, ReaderError> {
+        TableFilter::new(&self.tables.borrow()).map_err(|reason| ReaderError::Config {
+            source_name: self.config.name.clone(),
+            reason: reason.to_string(),
+        })
+    }
+}
+
 async fn attempt(
     source: &Source,
     first: bool,
     shutdown: &CancellationToken,
 ) -> Result<(), ReaderError> {
     let config = &source.config;
+    // What changes from here on is told to the encode thread.
+    let mut tables = source.tables.clone();
+    tables.mark_unchanged();
+    let filter = source.filter()?;
     let mut connection = if first { connect(config).await? } else { reconnect(config).await? };
     let server = server(&mut connection, &place(config)).await?;
     preflight::ensure_ready(&mut connection, &server, config).await?;
     let writer = open_log(source).await?;
     let stored = writer.last_position().map(<[u8]>::to_vec);
     // The position comes before the catalog: a table that is made in between is seen by both, never by neither.
-    let mut position = start_position(&mut connection, &server, source, stored).await?;
-    let catalog = catalog::load(&mut connection, &server, &config.name, &source.filter).await?;
-    note_tables(&mut position, source, &catalog);
+    let StartPosition { mut position, lost } =
+        start_position(&mut connection, &server, source, stored).await?;
+    let catalog = catalog::load(&mut connection, &server, &config.name, &filter).await?;
+    if lost {
+        leave_out_all(&mut position, &catalog);
+    }
+    let emptied = note_tables(&mut position, source, &filter, &catalog);
     let lower_case_names = has_lower_case_names(&mut connection, &server).await?;
-    let history = table_history(source, &mut connection, &server, &catalog).await?;
+    let history = table_history(source, &mut connection, &server, &catalog, lost).await?;
     // The snapshot and the stream use connections of their own.
     let _ = connection.disconnect().await;
 
@@ -177,6 +224,7 @@ async fn attempt(
             !progress.get(&name).is_some_and(|p| p.done) && !position.stopped.contains_key(&name)
         })
         .collect();
+    let signals_read = position.signals_read;
     let windows = windows(source, &to_read, &progress).await?;
     let expected = to_read.iter().map(|table| (table.name(), table.rows_estimated())).collect();
     source.expected.send_replace(expected);
@@ -189,15 +237,18 @@ async fn attempt(
         keyless_pending: keyless(&to_read),
         windows,
         defaults: read_defaults(source),
+        emptied,
         live: LiveServer {
             config: Some(config.clone()),
-            to_read: config.snapshot.then_some(to_read_now),
+            to_read: (config.snapshot != SnapshotMode::Never).then(|| to_read_now.clone()),
+            requests: Some(to_read_now),
+            mode: config.snapshot,
             lower_case_names,
         },
         history,
         spent,
         committed: source.committed.clone(),
-        ..CaptureSetup::new(config, source.filter.clone(), writer, source.metrics.clone())
+        ..CaptureSetup::new(config, filter, writer, source.metrics.clone())
     };
     let mut captured = spawn_capture(setup, received, stop.clone())?;
 
@@ -207,6 +258,16 @@ async fn attempt(
         let id = server_id(&stream_config);
         dump::follow(&stream_config, id, start, stream_inbox, back, stream_stop).await
     });
+    let signals = signals::follow(
+        config.clone(),
+        source.log.clone(),
+        signals_read,
+        inbox.clone(),
+        stop.clone(),
+    );
+    let mut asking = JoinSet::new();
+    asking.spawn(signals);
+    asking.spawn(new_tables::follow(config.clone(), tables, inbox.clone(), stop.clone()));
     let mut snapshotting = tokio::spawn(snapshot::run(
         config.clone(),
         to_read,
@@ -231,8 +292,13 @@ async fn attempt(
             streamed = &mut streaming => break joined(streamed, "the stream task"),
             read = &mut snapshotting, if snapshot_running => {
                 snapshot_running = false;
-                if let Err(error) = joined(read, "the snapshot task") {
-                    break Err(error);
+                match joined(read, "the snapshot task") {
+                    Err(error) => break Err(error),
+                    Ok(()) if config.snapshot == SnapshotMode::Only => {
+                        info!(source = %config.name, "all rows are in the change log, ending");
+                        break Ok(());
+                    }
+                    Ok(()) => {}
                 }
             }
         }
@@ -253,10 +319,11 @@ async fn attempt(
 
 /// How the encode thread asks for the columns' defaults, on a connection of its own.
 fn read_defaults(source: &Source) -> ReadDefaults {
-    let (config, filter) = (source.config.clone(), source.filter.clone());
+    let (config, tables) = (source.config.clone(), source.tables.clone());
     let brief_connection = source.brief_connection.clone();
     let runtime = tokio::runtime::Handle::current();
     Box::new(move || {
+        let filter = TableFilter::new(&tables.borrow()).unwrap_or_else(|_| TableFilter::none());
         runtime.block_on(async {
             // It is never closed.
             let _turn = brief_connection.acquire().await;
@@ -317,40 +384,85 @@ async fn start_position(
     server: &Server,
     source: &Source,
     stored: Option<Vec<u8>>,
-) -> Result<Position, ReaderError> {
-    match stored {
+) -> Result<StartPosition, ReaderError> {
+    let name = &source.config.name;
+    let position = match stored {
         Some(stored) => {
-            let position: Position = serde_json::from_slice(&stored).map_err(|error| {
-                ReaderError::PositionLost(format!(
-                    "the position of source {} in the change log cannot be read ({error}); it was written by another \
-                     release",
-                    source.config.name
-                ))
-            })?;
-            stored_position(connection, server, position).await
+            let read: Result<Position, _> = serde_json::from_slice(&stored);
+            let before = read.as_ref().ok().cloned();
+            let found = match (read, &source.lost) {
+                (Err(error), _) => Err(ReaderError::PositionLost(format!(
+                    "the position of source {name} in the change log cannot be read ({error}); it was written by \
+                     another release"
+                ))),
+                (Ok(_), Some(sentence)) => Err(ReaderError::PositionLost(sentence.clone())),
+                (Ok(position), None) => stored_position(connection, server, position).await,
+            };
+            match found {
+                Err(ReaderError::PositionLost(sentence)) if source.begins_anew() => {
+                    let before = before.unwrap_or_default();
+                    let position = begin_anew(connection, server, name, before, &sentence).await?;
+                    return Ok(StartPosition { position, lost: true });
+                }
+                found => found,
+            }
         }
         None => {
             let position = first_position(connection, server).await?;
             let (gtid_set, place) = (&position.gtid_set, &position.place);
-            info!(source = %source.config.name, %gtid_set, file = place.file, offset = place.offset, "new source");
+            info!(source = %name, %gtid_set, file = place.file, offset = place.offset, "new source");
             Ok(position)
         }
-    }
+    };
+    Ok(StartPosition { position: position?, lost: false })
 }
 
-/// Enters what the catalog says of the tables: those that cannot be read, and, without a snapshot, those to leave out.
-fn note_tables(position: &mut Position, source: &Source, catalog: &Catalog) {
-    if !source.config.snapshot {
-        for table in &catalog.tables {
-            let done = TableSnapshot { done: true, ..TableSnapshot::default() };
-            position.snapshots.entry(table.name()).or_insert(done);
-        }
-    }
+/// Where a reader begins.
+struct StartPosition {
+    position: Position,
+    /// The stored one could not be gone on from.
+    lost: bool,
+}
+
+/// A new source in the place of one whose position is lost. What was asked of the old one stays done.
+async fn begin_anew(
+    connection: &mut Conn,
+    server: &Server,
+    name: &str,
+    before: Position,
+    sentence: &str,
+) -> Result<Position, ReaderError> {
+    let position = first_position(connection, server).await?;
+    let (from, to) = (&before.place, &position.place);
+    error!(
+        source = %name,
+        reason = sentence,
+        from = %format!("{}:{} {}", from.file, from.offset, before.gtid_set),
+        to = %format!("{}:{} {}", to.file, to.offset, position.gtid_set),
+        "the stored position is LOST: beginning anew, as `snapshot = \"when_needed\"` says; state tables are emptied and \
+         read again, history tables lack what happened between the two places"
+    );
+    let snapshots = before.snapshots;
+    let (signals_read, signals_refused) = (before.signals_read, before.signals_refused);
+    Ok(Position { snapshots, signals_read, signals_refused, ..position })
+}
+
+/// Enters what the catalog says of the tables, and answers those whose copies are to be emptied.
+fn note_tables(
+    position: &mut Position,
+    source: &Source,
+    filter: &TableFilter,
+    catalog: &Catalog,
+) -> Vec<CatalogTable> {
+    let name = &source.config.name;
+    let found = enter_tables(position, filter, catalog, source.config.snapshot);
+    found.tell(name);
     for (table, sentence) in &catalog.unsupported {
         if position.stopped.insert(table.clone(), sentence.clone()).is_none() {
-            tracing::error!(source = %source.config.name, table, reason = sentence, "table stopped");
+            error!(source = %name, table, reason = sentence, "table stopped");
         }
     }
+    found.emptied
 }
 
 /// Tables that are still to be read, with what the stream has changed of those that were begun before.
@@ -362,7 +474,8 @@ async fn windows(
     let mut windows = Windows::new(&std::env::temp_dir());
     to_read.iter().for_each(|table| windows.open(&table.name()));
     // Rows that are read again are for tables kept as state alone: for those the chunks' own windows suffice.
-    let again = |table: &CatalogTable| progress.get(&table.name()).is_some_and(|p| p.again);
+    let again =
+        |table: &CatalogTable| progress.get(&table.name()).is_some_and(|p| p.again || p.anew);
     let begun: Vec<_> = to_read
         .iter()
         .filter(|table| !table.schema.key.is_empty() && !again(table))
@@ -392,10 +505,15 @@ async fn table_history(
     connection: &mut Conn,
     server: &Server,
     catalog: &Catalog,
+    lost: bool,
 ) -> Result<TableHistory, ReaderError> {
     let listed = catalog.tables.iter().map(|table| (table.name(), TableShape::of(table)));
     let listed = listed.collect();
     let listed_before = binlog_end(connection, server).await?;
+    if lost {
+        // What the log holds is of the binlog before the gap.
+        return Ok(TableHistory::new(HashMap::new(), listed, listed_before));
+    }
     let (log, name) = (source.log.clone(), source.config.name.clone());
     let entries = tokio::task::spawn_blocking(move || read_back(&log, &name))
         .await

@@ -34,6 +34,11 @@ impl TableFilter {
         Ok(Self { rules })
     }
 
+    /// Captures nothing.
+    pub fn none() -> Self {
+        Self { rules: Vec::new() }
+    }
+
     /// Whether the table is captured.
     pub fn captures(&self, database: &str, table: &str) -> bool {
         if SYSTEM_SCHEMAS.iter().any(|system| system.eq_ignore_ascii_case(database)) {

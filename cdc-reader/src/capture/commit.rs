@@ -69,6 +69,7 @@ impl Capture {
             self.position.file_created = 0;
         }
         self.position.place = self.boundary.clone();
+        self.tell_progress();
         // A transaction that is being read again keeps what the position says of it until its rows pass that point.
         if let Some(transaction) = &self.transaction
             && (transaction.rows_seen > 0 || transaction.metadata.is_some())
@@ -95,6 +96,21 @@ impl Capture {
         self.moved = false;
         self.last_commit = self.now;
         Ok(())
+    }
+
+    /// Enters the chunks in flight, for whoever looks at the position, and tells the metrics.
+    fn tell_progress(&mut self) {
+        for (table, chunks) in self.windows.in_flight() {
+            if let Some(progress) = self.position.snapshots.get_mut(table) {
+                progress.in_flight = u32::try_from(chunks).unwrap_or(u32::MAX);
+            }
+        }
+        let moved =
+            self.metrics_told.is_none_or(|at| self.now.duration_since(at) >= POSITION_INTERVAL);
+        if moved {
+            self.metrics_told = Some(self.now);
+            self.metrics.snapshots.tell(&self.position);
+        }
     }
 
     /// Commits what is complete before a stop. An open transaction is left out: it is read again.

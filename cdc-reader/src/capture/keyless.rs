@@ -100,6 +100,12 @@ impl KeylessTables {
         }
     }
 
+    /// The table's existing rows are given up; answers what is held, which the stream has shown since its window opened.
+    pub(super) fn give_up(&mut self, table: &str) -> Option<EncodedBatch> {
+        let pending = self.tables.remove(table)?;
+        (!pending.held.records.is_empty()).then_some(pending.held)
+    }
+
     /// The table is no longer of interest.
     pub(super) fn forget(&mut self, table: &str) {
         self.tables.remove(table);

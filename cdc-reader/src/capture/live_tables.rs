@@ -12,7 +12,7 @@ use schemas::{position::BinlogPlace, table_id::TableId};
 use tokio::sync::mpsc;
 
 use crate::{
-    config::SourceConfig,
+    config::{SnapshotMode, SourceConfig},
     error::ReaderError,
     mysql::{
         catalog::{CatalogTable, load_one},
@@ -34,6 +34,10 @@ pub struct LiveServer {
     pub config: Option<Arc<SourceConfig>>,
     /// Takes tables whose rows are to be read while the stream goes on; `None` when existing rows are not read.
     pub to_read: Option<mpsc::Sender<Request>>,
+    /// Takes what is asked of the snapshot readers from outside.
+    pub requests: Option<mpsc::Sender<Request>>,
+    /// Which rows are read of tables that are captured from now on.
+    pub mode: SnapshotMode,
     /// The server keeps table names in lower case (`lower_case_table_names`).
     pub lower_case_names: bool,
 }

@@ -6,12 +6,14 @@
 //! it happens only when the transaction has outgrown `PART_BYTES`; the position then names the open transaction and
 //! how many of its rows are in the log, so that a restart reads the transaction again and passes those rows over.
 
+pub(crate) mod captured_tables;
 mod commit;
 mod defaults;
 mod events;
 mod keyless;
 mod live_tables;
 mod metadata;
+mod orders;
 mod rare_events;
 mod read_again;
 mod schema_changes;
@@ -51,8 +53,9 @@ use crate::{
     config::SourceConfig,
     encode::{envelope::EnvelopeParts, row::RowScratch},
     error::ReaderError,
-    flow::{Input, SpentSender, StreamState, WindowRequest},
+    flow::{Input, Order, SpentSender, StreamState, WindowRequest},
     metrics::SourceMetrics,
+    mysql::catalog::CatalogTable,
     snapshot::window::Windows,
     table_filter::TableFilter,
 };
@@ -87,6 +90,8 @@ pub struct CaptureSetup {
     pub keyless_pending: HashSet<String>,
     /// Tables whose snapshot is under way, each with the keys that the stream has changed since it began.
     pub windows: Windows,
+    /// Tables whose copies are to be emptied before anything else.
+    pub emptied: Vec<CatalogTable>,
     /// Asks for the columns' defaults.
     pub defaults: ReadDefaults,
     /// The source's metrics.
@@ -122,6 +127,7 @@ impl CaptureSetup {
             catalog: HashMap::new(),
             keyless_pending: HashSet::new(),
             windows: Windows::new(&std::env::temp_dir()),
+            emptied: Vec::new(),
             defaults: Box::new(|| Ok(Default::default())),
             metrics,
             spent: mpsc::channel(1).0,
@@ -163,6 +169,7 @@ struct Capture {
     defaults: Defaults,
     windows: Windows,
     window_requests: Vec<WindowRequest>,
+    orders: Vec<Order>,
     keyless: KeylessTables,
     batch: EncodedBatch,
     parts: EnvelopeParts,
@@ -174,6 +181,7 @@ struct Capture {
     now: Instant,
     now_us: i64,
     last_commit: Instant,
+    metrics_told: Option<Instant>,
 }
 
 /// Runs until `shutdown`, the inbox closes, or an error. What is complete is committed before it returns.
@@ -253,6 +261,7 @@ impl Capture {
             transaction: None,
             windows: setup.windows,
             window_requests: Vec::new(),
+            orders: Vec::new(),
             keyless: KeylessTables::new(setup.keyless_pending),
             batch: EncodedBatch::default(),
             parts: EnvelopeParts::default(),
@@ -264,6 +273,7 @@ impl Capture {
             now,
             now_us: 0,
             last_commit: now,
+            metrics_told: None,
         };
         capture.read_clock();
         capture.metadata = Metadata::open(
@@ -275,6 +285,9 @@ impl Capture {
             &mut capture.batch,
         )?;
         capture.metrics.stopped_tables.set(capture.position.stopped.len() as i64);
+        for table in &setup.emptied {
+            capture.empty_copy(table)?;
+        }
         // The position is in the log before anything is read: a restart goes on from here, not from a later place.
         capture.commit()?;
         Ok(capture)
@@ -302,6 +315,10 @@ impl Capture {
                 self.windows.wait(chunk);
                 Ok(())
             }
+            Input::Order(order) => {
+                self.orders.push(order);
+                self.obey_orders()
+            }
         }
     }
 
@@ -322,8 +339,11 @@ impl Capture {
                 gtid_set: self.consumed.to_string(),
                 place: self.boundary.clone(),
                 generation: generation.unwrap_or_default(),
+                filter: self.position.snapshots.get(&request.table).and_then(|p| p.filter.clone()),
                 unwanted: generation.is_none(),
             };
+            // Whoever looks at the position sees the chunk in flight.
+            self.moved = true;
             // The snapshot reader may be gone; then its window is of no use and is replaced by the next one.
             let _ = request.reply.send(state);
         }
@@ -337,6 +357,7 @@ impl Capture {
                 .map_err(|error| self.bad_event(&error))?;
             let header = EventHeader::parse(event).map_err(|error| self.bad_event(&error))?;
             self.take_event(&header, &event[HEADER_LENGTH..])?;
+            self.obey_orders()?;
         }
         Ok(())
     }

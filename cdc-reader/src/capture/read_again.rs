@@ -80,11 +80,13 @@ impl Capture {
         {
             return Ok(());
         }
-        let known = self.position.snapshots.contains_key(&name);
+        // Rows that were never in the log are not read again.
+        let before = self.position.snapshots.get(&name);
+        let known = before.is_some_and(|progress| progress.done || progress.rows > 0);
         let Some(to_read) = &self.live.to_read else {
             tracing::warn!(
                 source = %self.source, table = name,
-                "a DDL changed the table's rows without writing them to the binlog, and `snapshot = false` says not to \
+                "a DDL changed the table's rows without writing them to the binlog, and `snapshot = \"never\"` says not to \
                  read existing rows; the lake's copy differs from the table from here on"
             );
             return Ok(());
@@ -106,7 +108,10 @@ impl Capture {
         }
         let to_read = to_read.clone();
         self.empty_table(table, header)?;
-        let progress = TableSnapshot { again: known, ..TableSnapshot::default() };
+        let TableSnapshot { paused, gap, .. } =
+            self.position.snapshots.get(&name).cloned().unwrap_or_default();
+        let progress =
+            TableSnapshot { again: known, partial: true, paused, gap, ..TableSnapshot::default() };
         self.position.snapshots.insert(name.clone(), progress);
         tracing::info!(
             source = %self.source, table = name,

@@ -1,7 +1,7 @@
 //! Rows of snapshot chunks into the log, once the stream has reached the place at which they hold.
 
 use change_log::EncodedRecord;
-use schemas::{position::TableSnapshot, wire_format::read_framing};
+use schemas::wire_format::read_framing;
 
 use super::Capture;
 use crate::{
@@ -72,8 +72,7 @@ impl Capture {
     pub(super) fn restart_walk(&mut self, table: &str) {
         self.windows.restart(table);
         if let Some(progress) = self.position.snapshots.get_mut(table) {
-            let (again, rows_estimated) = (progress.again, progress.rows_estimated);
-            *progress = TableSnapshot { again, rows_estimated, ..TableSnapshot::default() };
+            *progress = progress.restarted();
         }
     }
 

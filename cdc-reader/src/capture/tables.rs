@@ -260,6 +260,11 @@ impl Tables {
         }
     }
 
+    /// What the server's catalog says of a table whose rows are to be read.
+    pub(super) fn list(&mut self, schema: &Arc<TableSchema>) {
+        self.catalog.insert(format!("{}.{}", schema.id.database, schema.id.table), schema.clone());
+    }
+
     /// Table ids are not used across files.
     pub(super) fn forget_maps(&mut self) {
         self.maps.clear();

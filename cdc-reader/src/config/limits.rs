@@ -1,6 +1,6 @@
 //! What the limits of a source's load come to: whether they can be used, and what is left for snapshots.
 
-use super::SourceConfig;
+use super::{SnapshotMode, SourceConfig};
 use crate::error::ReaderError;
 
 /// Connections that are not readers': the stream, the definitions of tables, the watch over the binlog's retention, and the
@@ -13,7 +13,7 @@ const CONNECTIONS_PER_READER: u32 = 2;
 impl SourceConfig {
     /// Why the limits cannot be used, and what to do; `None` when they can.
     pub fn limits_finding(&self) -> Option<String> {
-        let readers = u32::from(self.snapshot) * CONNECTIONS_PER_READER;
+        let readers = u32::from(self.reads_rows()) * CONNECTIONS_PER_READER;
         let least = self.standing_connections() + readers;
         if self.max_connections > 0 && self.max_connections < least {
             return Some(format!(
@@ -21,7 +21,7 @@ impl SourceConfig {
                  the status page need {}{}; set it to {least} or more, or 0 for no limit",
                 self.max_connections,
                 self.standing_connections(),
-                if self.snapshot { ", and the snapshot two more" } else { "" },
+                if self.reads_rows() { ", and the snapshot two more" } else { "" },
             ));
         }
         if !self.snapshot_replicas.is_empty() && self.snapshot_pause_replica_lag_seconds == 0 {
@@ -67,6 +67,10 @@ impl SourceConfig {
         self.snapshot_replicas.iter().map(replica).collect()
     }
 
+    fn reads_rows(&self) -> bool {
+        self.snapshot != SnapshotMode::Never
+    }
+
     fn standing_connections(&self) -> u32 {
         STANDING_CONNECTIONS + u32::from(self.schema_changes)
     }
@@ -101,7 +105,7 @@ mod tests {
         assert!(text.contains("set it to 6 or more"), "{text}");
         let text = finding(serde_json::json!({ "max_connections": 6, "schema_changes": true }));
         assert!(text.contains("set it to 7 or more"), "{text}");
-        let stream_only = serde_json::json!({ "max_connections": 4, "snapshot": false });
+        let stream_only = serde_json::json!({ "max_connections": 4, "snapshot": "never" });
         assert_eq!(source(stream_only).limits_finding(), None);
     }
 

@@ -225,7 +225,7 @@ fn is_transient(error: &Error) -> bool {
 }
 
 /// What the driver or the server said, on one line and without its quoting.
-fn driver_text(error: &Error) -> String {
+pub(crate) fn driver_text(error: &Error) -> String {
     match error {
         Error::Server(ServerError { code, message, .. }) => {
             format!("error {code}: {}", message.trim_end_matches('.'))

@@ -7,7 +7,7 @@
 //! thread did not take comes back as a range.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::{chunk_plan::is_key_of, request::Request};
-use crate::mysql::catalog::CatalogTable;
+use crate::{error::ReaderError, mysql::catalog::CatalogTable};
 
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -68,6 +68,10 @@ struct State {
     to_load: VecDeque<(TableId, u64, Instant)>,
     loading: usize,
     entries: u64,
+    /// Tables that could not be read.
+    failed: Vec<String>,
+    /// Tables that were paused, whether they are here already or not.
+    paused: HashSet<String>,
 }
 
 struct Table {
@@ -161,7 +165,7 @@ impl Board {
             name: name.clone(),
             generation,
             restart,
-            paused: done.paused,
+            paused: done.paused || state.paused.contains(&*name),
             open: open.into_iter().map(|range| (range.order, range)).collect(),
             reading: 0,
             uncommitted: 0,
@@ -191,6 +195,9 @@ impl Board {
         let mut state = self.state();
         match request {
             Request::Read { table, generation } => {
+                let name = format!("{}.{}", table.database, table.table);
+                state.paused.remove(&name);
+                state.tables.retain(|table| *table.name != name);
                 state.to_load.push_back((table, generation, Instant::now()));
             }
             Request::Pause(name) => state.set_paused(&name, true),
@@ -346,6 +353,23 @@ impl Board {
         self.news.notify_waiters();
     }
 
+    /// Nothing more of the table can be read; why is said by the caller.
+    pub(super) fn fail(&self, part: &Part) {
+        self.state().failed.push(part.name.to_string());
+        self.remove(part);
+    }
+
+    /// The sentence for a reader that was to read everything and could not.
+    pub(super) fn all_or_failed(&self, source: &str) -> Result<(), ReaderError> {
+        match self.state().failed.join(", ") {
+            failed if failed.is_empty() => Ok(()),
+            failed => Err(ReaderError::Query {
+                place: source.to_owned(),
+                reason: format!("not all rows of {failed} could be read; the log says why"),
+            }),
+        }
+    }
+
     /// Ends a [`Job::Load`].
     pub(super) fn loaded(&self, table: Option<(CatalogTable, u64)>) {
         if let Some((table, generation)) = table {
@@ -405,6 +429,11 @@ impl Board {
 
 impl State {
     fn set_paused(&mut self, name: &str, paused: bool) {
+        if paused {
+            self.paused.insert(name.to_owned());
+        } else {
+            self.paused.remove(name);
+        }
         if let Some(table) = self.tables.iter_mut().find(|table| &*table.name == name) {
             table.paused = paused;
         }

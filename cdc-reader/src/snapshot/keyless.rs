@@ -91,7 +91,7 @@ impl SnapshotReader {
             view::View::Latest => take_view(link).await?,
         };
         let size = ChunkSize { rows: ROWS_MAX + 1, bytes_max: BYTES_MAX, overflow: Overflow::Fail };
-        let read = link.read_chunk(&part.table, &OpenRange::default(), size, writer).await;
+        let read = link.read_chunk(&part.table, &OpenRange::default(), None, size, writer).await;
         if !matches!(read, Err(ReadFailure::TooLarge | ReadFailure::Reader(_))) {
             link.end_view().await?;
         }

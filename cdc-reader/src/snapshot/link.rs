@@ -39,6 +39,7 @@ impl Link {
         &mut self,
         table: &CatalogTable,
         range: &OpenRange,
+        filter: Option<String>,
         size: ChunkSize,
         mut writer: RowWriter,
     ) -> Result<(ReadRows, RowWriter), ReadFailure> {
@@ -47,8 +48,8 @@ impl Link {
             let range = ChunkRange {
                 after: range.after.as_deref(),
                 upto: range.upto.as_deref(),
+                filter: filter.as_deref(),
                 rows: size.rows,
-                ..ChunkRange::default()
             };
             let (bytes_max, overflow) = (size.bytes_max, size.overflow);
             let read = chunk_read::read_chunk(

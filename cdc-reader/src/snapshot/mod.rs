@@ -89,7 +89,10 @@ use self::{
     throttle::Throttle,
 };
 use crate::{
-    config::SourceConfig, error::ReaderError, flow::InputSender, mysql::catalog::CatalogTable,
+    config::{SnapshotMode, SourceConfig},
+    error::ReaderError,
+    flow::InputSender,
+    mysql::catalog::CatalogTable,
 };
 
 /// Reads every table that is not done, the small ones first, by several readers at once, and then those that are asked
@@ -124,6 +127,9 @@ pub async fn run(
         loop {
             board.all_read().await;
             info!(source = %config.name, "snapshot complete");
+            if config.snapshot == SnapshotMode::Only {
+                return board.all_or_failed(&config.name);
+            }
             board.some_to_read().await;
         }
     };
@@ -131,7 +137,7 @@ pub async fn run(
     let ended = tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
         () = asked => return Ok(()),
-        () = told => return Ok(()),
+        told = told => return told,
         ended = readers.join_next() => ended,
     };
     match ended {

@@ -217,13 +217,14 @@ impl SnapshotReader {
         let link = self.link().await?;
         let view = see_all_of(link, &stream).await?;
         let table = &part.table;
+        let filter = stream.filter.clone();
         let size = ChunkSize {
             // A range with an end has about the rows that were counted for it.
             rows: if part.range.upto.is_some() { part.rows * 2 } else { part.rows },
             bytes_max: CHUNK_BYTES,
             overflow: Overflow::CutShort,
         };
-        let read = link.read_chunk(table, &part.range, size, writer).await;
+        let read = link.read_chunk(table, &part.range, filter, size, writer).await;
         let (read, writer) = of_unchanged(read, link, &source, table).await?;
         throttle.read(read.rows.len() as u64);
         let high = view.end(link).await?;
@@ -298,7 +299,7 @@ impl SnapshotReader {
                     reason,
                     "snapshot of table stopped; cure the row and restart, or take the table out of `tables`"
                 );
-                self.board.remove(part);
+                self.board.fail(part);
                 return Ok(());
             }
             ChunkFailure::Read(failure) => {
@@ -346,7 +347,7 @@ impl SnapshotReader {
             // Its new shape cannot be captured; the stream stops the table with the same finding.
             Err(ReaderError::Query { reason, .. }) => {
                 error!(table = name, reason, "snapshot of table stopped");
-                self.board.remove(part);
+                self.board.fail(part);
                 return Ok(());
             }
             Err(error) => {
@@ -362,7 +363,7 @@ impl SnapshotReader {
                 "table lost its key during its snapshot; give it a key, or restart the reader to read it as a table \
                  without a key"
             );
-            self.board.remove(part);
+            self.board.fail(part);
             return Ok(());
         }
         let ends = [&part.range.after, &part.range.upto];

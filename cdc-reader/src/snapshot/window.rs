@@ -178,6 +178,11 @@ impl Windows {
         Some(window.generation)
     }
 
+    /// How many chunks of each table are being read or wait.
+    pub fn in_flight(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.open.iter().map(|(table, window)| (table.as_str(), window.asked.len()))
+    }
+
     /// The table's window; `None` when its snapshot is done, which is the usual case.
     pub fn of(&mut self, table: &str) -> Option<&mut Window> {
         if self.open.is_empty() {

@@ -256,7 +256,7 @@ fn a_restart_inside_a_transaction_tells_it_once_with_all_its_events() {
         let mut db = shared().database().await;
         // Nothing is stored, but the binlog has the rows.
         db.run("CREATE TABLE big (id INT PRIMARY KEY, v LONGTEXT) ENGINE = BLACKHOLE").await;
-        let options = json!({"transaction_metadata": true, "snapshot": false});
+        let options = json!({"transaction_metadata": true, "snapshot": "never"});
         let mut source = Source::start(&db, options).await;
         let name = db.name.clone();
         let topic = format!("{name}.{name}.big");
@@ -374,7 +374,7 @@ fn without_the_options_there_is_nothing_of_it() {
 fn schema_changes_are_told_with_the_columns_after_them() {
     block_on(async {
         let mut db = shared().database().await;
-        let source = Source::start(&db, json!({"schema_changes": true, "snapshot": false})).await;
+        let source = Source::start(&db, json!({"schema_changes": true, "snapshot": "never"})).await;
         let (name, topic) = (db.name.clone(), db.name.clone());
         let statements = [
             "CREATE TABLE orders (id bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, n varchar(20) CHARACTER SET \
