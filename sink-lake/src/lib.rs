@@ -33,6 +33,6 @@ pub use config::{LakeConfig, Mode, SinkConfig, TableRule, mode_of};
 pub use error::SinkError;
 pub use metrics::SinkMetrics;
 pub use open_tables::{LakeTable, open_tables, table_offsets};
-pub use pipeline::{ensure_lake_writable, run};
+pub use pipeline::{ensure_lake_writable, run, run_with_rules};
 pub use status::{SinkStatus, TableState, TableStatus};
 pub use verify::{CanonicalRow, LakeRows, digests, rows_by_key};

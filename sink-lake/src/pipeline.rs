@@ -10,7 +10,7 @@ use std::{
 
 use change_log::{LogConfig, open_reader};
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
     task::{Id, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use tracing::{error, info};
 use uuid::Uuid;
 
 use crate::{
-    config::{LakeConfig, SinkConfig, mode_of},
+    config::{LakeConfig, SinkConfig, TableRule, mode_of},
     dead_letters,
     error::{SinkError, with_causes},
     flush_policy::FlushPolicy,
@@ -38,6 +38,19 @@ const DISCOVERED_MAX: usize = 64;
 /// buffered and returns. A table that can't go on stops alone; an error here means that the whole sink can't.
 pub async fn run(
     config: SinkConfig,
+    log: LogConfig,
+    sources: Vec<String>,
+    shutdown: CancellationToken,
+    metrics: SinkMetrics,
+) -> Result<(), SinkError> {
+    let (_, rules) = watch::channel(config.tables.clone());
+    run_with_rules(config, rules, log, sources, shutdown, metrics).await
+}
+
+/// The same with rules that may change meanwhile: they hold for tables that the sink meets from then on.
+pub async fn run_with_rules(
+    config: SinkConfig,
+    rules: watch::Receiver<Vec<TableRule>>,
     log: LogConfig,
     sources: Vec<String>,
     shutdown: CancellationToken,
@@ -63,7 +76,8 @@ pub async fn run(
         .iter()
         .map(|source| (source.clone(), SchemaCatalog::new(log.clone(), source, LOG_TIMEOUT)))
         .collect();
-    let tables = Tables::new(config, lake, catalogs, commands, metrics.clone(), &workers_stop);
+    let tables =
+        Tables::new(&config, rules, lake, catalogs, commands, metrics.clone(), &workers_stop);
     let mut workers = JoinSet::new();
     let mut names: HashMap<Id, String> = HashMap::new();
     info!(sources = sources.join(", "), "sink started");
@@ -100,7 +114,7 @@ pub async fn run(
 }
 
 struct Tables {
-    config: SinkConfig,
+    rules: watch::Receiver<Vec<TableRule>>,
     lake: PathBuf,
     policy: FlushPolicy,
     budget: Arc<MemoryBudget>,
@@ -113,7 +127,8 @@ struct Tables {
 
 impl Tables {
     fn new(
-        config: SinkConfig,
+        config: &SinkConfig,
+        rules: watch::Receiver<Vec<TableRule>>,
         lake: PathBuf,
         catalogs: HashMap<String, SchemaCatalog>,
         commands: mpsc::Sender<Command>,
@@ -130,7 +145,7 @@ impl Tables {
             },
             writers: Arc::new(Semaphore::new(cores.max(2))),
             shutdown: stop.clone(),
-            config,
+            rules,
             lake,
             catalogs,
             commands,
@@ -160,7 +175,7 @@ impl Tables {
             metrics: self.metrics.clone(),
             shutdown: self.shutdown.clone(),
         };
-        let rule = mode_of(&self.config.tables, &name);
+        let rule = mode_of(&self.rules.borrow(), &name);
         Some(TableWorker::new(found, rule, shared, self.budget.table()))
     }
 }
