@@ -27,7 +27,7 @@ pub struct Gatherer {
     sink: Option<SinkStatus>,
     servers: Vec<ServerWatch>,
     lake: Option<(Instant, Vec<LakeTable>)>,
-    /// By source the records in the log, and by table the rows of its snapshot.
+    /// By source the records in the log, and by table the rows and the bytes of its snapshot.
     before: VecDeque<(Instant, BTreeMap<String, i64>)>,
 }
 
@@ -82,11 +82,9 @@ impl Gatherer {
             status.sources.push(entry);
             let mut tables = self.tables(source, position.as_ref(), &looked, &lake).await;
             for table in &mut tables {
-                let rate = rates.get(&table.name).copied();
-                table.snapshot = table
-                    .snapshot
-                    .take()
-                    .map(|s| SnapshotStatus::new(s.done, s.rows, s.rows_estimated, rate));
+                let rate = |of: String| rates.get(&of).copied();
+                let (rows, bytes) = (rate(table.name.clone()), rate(bytes_of(&table.name)));
+                table.snapshot = table.snapshot.take().map(|s| s.at_speed(rows, bytes));
             }
             status.tables.extend(tables);
         }
@@ -177,9 +175,8 @@ impl Gatherer {
             status.sink_offset = lake.next_offsets.values().sum();
         }
         status.log_end = ends.iter().map(|(_, end)| end).sum();
-        status.snapshot = position.and_then(|p| p.snapshots.get(&short)).map(|snapshot| {
-            SnapshotStatus::new(snapshot.done, snapshot.rows, snapshot.rows_estimated, None)
-        });
+        let progress = position.and_then(|p| p.snapshots.get(&short));
+        status.snapshot = progress.filter(|progress| !progress.left_out).map(SnapshotStatus::new);
         status.stopped = position.and_then(|p| p.stopped.get(&short)).cloned();
 
         let own = self.sink.as_ref().and_then(|sink| sink.tables().remove(&status.name));
@@ -234,7 +231,7 @@ impl Gatherer {
         }
     }
 
-    /// Per second: by source the records that came into the log, and by table the rows of its snapshot.
+    /// Per second: by source the records that came into the log, and by table the rows and the bytes of its snapshot.
     fn rates(&mut self, looked: &Looked) -> BTreeMap<String, f64> {
         let now = Instant::now();
         let mut counts = BTreeMap::new();
@@ -244,7 +241,9 @@ impl Gatherer {
             counts
                 .insert(source.clone(), ends.flat_map(|(_, ends)| ends).map(|(_, end)| end).sum());
             for (table, snapshot) in position.iter().flat_map(|position| &position.snapshots) {
-                counts.insert(format!("{source}.{table}"), snapshot.rows as i64);
+                let name = format!("{source}.{table}");
+                counts.insert(bytes_of(&name), snapshot.bytes as i64);
+                counts.insert(name, snapshot.rows as i64);
             }
         }
         let old = |(at, _): &(Instant, _)| now.duration_since(*at) > RATE_WINDOW;
@@ -276,6 +275,11 @@ impl Gatherer {
         self.reader = Some(reader);
         result
     }
+}
+
+/// The name under which a table's bytes are counted; no table has such a name.
+fn bytes_of(table: &str) -> String {
+    format!("{table}/bytes")
 }
 
 /// Whether the sources' servers are asked too.

@@ -26,6 +26,17 @@ pub struct StatusArgs {
 
 /// Runs the command.
 pub async fn run(config: &Config, args: &StatusArgs) -> anyhow::Result<()> {
+    let status = take(config).await?;
+    if args.json {
+        print_line(serde_json::to_string_pretty(&status)?);
+    } else {
+        print(&status);
+    }
+    Ok(())
+}
+
+/// How things stand; with the snapshots' speed where one is under way.
+pub async fn take(config: &Config) -> anyhow::Result<Status> {
     let mut gatherer = Gatherer::open(config, None).await?;
     let mut status = gatherer.take(Servers::Asked).await;
     let reading = |table: &TableStatus| table.snapshot.as_ref().is_some_and(|s| !s.done);
@@ -34,12 +45,7 @@ pub async fn run(config: &Config, args: &StatusArgs) -> anyhow::Result<()> {
         tokio::time::sleep(SECOND_LOOK_AFTER).await;
         status = gatherer.take(Servers::Asked).await;
     }
-    if args.json {
-        print_line(serde_json::to_string_pretty(&status)?);
-    } else {
-        print(&status);
-    }
-    Ok(())
+    Ok(status)
 }
 
 fn print(status: &Status) {
@@ -75,17 +81,8 @@ fn print_source(source: &SourceStatus) {
 }
 
 fn print_table(table: &TableStatus) {
-    let snapshot = match &table.snapshot {
-        None => "-".to_owned(),
-        Some(snapshot) if snapshot.done => "done".to_owned(),
-        Some(snapshot) => {
-            let to_go = match snapshot.eta_seconds {
-                Some(seconds) => format!(", {seconds:.0} s to go"),
-                None => String::new(),
-            };
-            format!("{:.0} % ({} rows{to_go})", snapshot.percent, snapshot.rows)
-        }
-    };
+    let snapshot =
+        table.snapshot.as_ref().map_or_else(|| "-".to_owned(), |snapshot| snapshot.sentence());
     print_line(format_args!(
         "{:<36} {:<8} {:>12} {:>6} {:>10} {:>7.1} s  {snapshot}",
         table.name,

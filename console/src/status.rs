@@ -1,5 +1,6 @@
 //! What the status page, `binlake status` and `/api/status` show. Gathered by the program, only displayed here.
 
+use schemas::{position::TableSnapshot, snapshot_state::SnapshotState};
 use serde::{Deserialize, Serialize};
 
 /// Everything at one moment.
@@ -69,10 +70,14 @@ pub struct TableStatus {
     pub stopped: Option<String>,
 }
 
-/// A table's first reading.
+/// The reading of a table's rows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotStatus {
-    /// Whether all rows are in the change log.
+    /// What it is doing: `waiting`, `reading`, `paused`, `done`, or `stopped`: ended, and the lake lacks rows.
+    pub state: SnapshotState,
+    /// Why it waits or is paused, where that is known.
+    pub reason: Option<String>,
+    /// Whether all rows that are wanted are in the change log.
     pub done: bool,
     /// Rows read so far.
     pub rows: u64,
@@ -80,22 +85,81 @@ pub struct SnapshotStatus {
     pub rows_estimated: u64,
     /// Percent of the estimate; 100 only when done.
     pub percent: f64,
+    /// Bytes of keys and rows read so far.
+    pub bytes: u64,
+    /// Rows per second of late.
+    pub rows_per_second: Option<f64>,
+    /// Bytes per second of late.
+    pub bytes_per_second: Option<f64>,
     /// Seconds to go at the present speed.
     pub eta_seconds: Option<f64>,
+    /// Chunks that are being read or wait for their place in the stream.
+    pub chunks_in_flight: u32,
+    /// Only rows for which this SQL expression is true are read.
+    pub filter: Option<String>,
 }
 
 impl SnapshotStatus {
-    /// Progress from counts.
-    pub fn new(done: bool, rows: u64, rows_estimated: u64, rows_per_second: Option<f64>) -> Self {
-        let percent = match (done, rows_estimated) {
+    /// Progress as a position tells it.
+    pub fn new(progress: &TableSnapshot) -> Self {
+        let (rows, rows_estimated) = (progress.rows, progress.rows_estimated);
+        let percent = match (progress.done, rows_estimated) {
             (true, _) => 100.0,
             (false, 0) => 0.0,
             // The estimate is InnoDB's and may be too low.
             (false, estimate) => (rows as f64 * 100.0 / estimate as f64).min(99.0),
         };
-        let left = rows_estimated.saturating_sub(rows) as f64;
-        let eta_seconds = rows_per_second.filter(|&rate| !done && rate > 0.0).map(|r| left / r);
-        Self { done, rows, rows_estimated, percent, eta_seconds }
+        Self {
+            state: progress.state(),
+            reason: progress.paused.then(|| "by `binlake snapshot pause`".to_owned()),
+            done: progress.done,
+            rows,
+            rows_estimated,
+            percent,
+            bytes: progress.bytes,
+            chunks_in_flight: progress.in_flight,
+            filter: progress.filter.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// With the speed of late.
+    pub fn at_speed(mut self, rows_per_second: Option<f64>, bytes_per_second: Option<f64>) -> Self {
+        if self.done || self.state == SnapshotState::Paused {
+            return self;
+        }
+        // Of a part of the rows nobody knows how many they are.
+        let whole = self.filter.is_none();
+        let left = self.rows_estimated.saturating_sub(self.rows) as f64;
+        self.eta_seconds = rows_per_second.filter(|&rate| whole && rate > 0.0).map(|r| left / r);
+        self.rows_per_second = rows_per_second;
+        self.bytes_per_second = bytes_per_second;
+        self
+    }
+
+    /// One line for people.
+    pub fn sentence(&self) -> String {
+        let mut text = self.state.to_string();
+        if let Some(reason) = &self.reason {
+            text.push_str(&format!(" {reason}"));
+        }
+        if self.done {
+            return text;
+        }
+        text.push_str(&format!(
+            ", {:.0} % ({} of about {} rows)",
+            self.percent, self.rows, self.rows_estimated
+        ));
+        if let Some(rate) = self.bytes_per_second {
+            text.push_str(&format!(", {:.1} MB/s", rate / 1e6));
+        }
+        if let Some(seconds) = self.eta_seconds {
+            text.push_str(&format!(", {seconds:.0} s to go"));
+        }
+        if self.chunks_in_flight > 0 {
+            text.push_str(&format!(", {} chunks in flight", self.chunks_in_flight));
+        }
+        text
     }
 }
 
@@ -103,12 +167,23 @@ impl SnapshotStatus {
 mod tests {
     use super::*;
 
+    fn reading(rows: u64, rows_estimated: u64) -> TableSnapshot {
+        TableSnapshot { rows, rows_estimated, in_flight: 2, ..TableSnapshot::default() }
+    }
+
     #[test]
     fn snapshot_says_hundred_percent_only_when_done() {
-        let over = SnapshotStatus::new(false, 120, 100, Some(10.0));
+        let at_speed = |progress| SnapshotStatus::new(&progress).at_speed(Some(10.0), Some(2e6));
+        let over = at_speed(reading(120, 100));
         assert_eq!((over.percent, over.eta_seconds), (99.0, Some(0.0)));
-        let half = SnapshotStatus::new(false, 50, 100, Some(10.0));
+        let half = at_speed(reading(50, 100));
         assert_eq!((half.percent, half.eta_seconds), (50.0, Some(5.0)));
-        assert_eq!(SnapshotStatus::new(true, 5, 0, None).percent, 100.0);
+        let words = "reading, 50 % (50 of about 100 rows), 2.0 MB/s, 5 s to go, 2 chunks in flight";
+        assert_eq!(half.sentence(), words);
+        let done = at_speed(TableSnapshot { done: true, ..reading(5, 0) });
+        assert_eq!((done.percent, done.sentence().as_str()), (100.0, "done"));
+        let paused = at_speed(TableSnapshot { paused: true, ..reading(50, 100) });
+        assert_eq!(paused.eta_seconds, None);
+        assert!(paused.sentence().starts_with("paused by `binlake snapshot pause`, 50 %"));
     }
 }
