@@ -8,14 +8,20 @@ mod init;
 mod log_view;
 mod output;
 mod query;
+mod reload;
 mod running;
 mod server_watch;
 mod signals;
+mod snapshot;
 mod status;
 mod status_line;
 mod verify;
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -27,6 +33,7 @@ use self::{
     init::InitArgs,
     query::QueryArgs,
     running::{Parts, until_signal},
+    snapshot::SnapshotArgs,
     status::StatusArgs,
     verify::VerifyArgs,
 };
@@ -68,6 +75,7 @@ enum Command {
     /// Runs the page alone
     Console(ListenArgs),
     Status(StatusArgs),
+    Snapshot(SnapshotArgs),
     Query(QueryArgs),
     Verify(VerifyArgs),
     Demo(DemoArgs),
@@ -114,20 +122,21 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::DemoWorkload(args) => return Ok(demo::workload_command::run(args).await),
         Command::Init(args) => init::run(&cli.config, &args).await?,
         Command::Check(args) => return check::run(&load()?, &args).await,
-        Command::Up(args) => serve(&load()?, Parts::All, args).await?,
-        Command::Reader(args) => serve(&load()?, Parts::Reader, args).await?,
-        Command::Sink(args) => serve(&load()?, Parts::Sink, args).await?,
-        Command::Console(args) => serve(&load()?, Parts::Page, args).await?,
+        Command::Up(args) => serve(load()?, &cli.config, Parts::All, args).await?,
+        Command::Reader(args) => serve(load()?, &cli.config, Parts::Reader, args).await?,
+        Command::Sink(args) => serve(load()?, &cli.config, Parts::Sink, args).await?,
+        Command::Console(args) => serve(load()?, &cli.config, Parts::Page, args).await?,
         Command::Status(args) => status::run(&load()?, &args).await?,
+        Command::Snapshot(args) => snapshot::run(&load()?, &args).await?,
         Command::Query(args) => query::run(&load()?, &args).await?,
         Command::Verify(args) => return verify::run(&load()?, &args).await,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(config: &Config, parts: Parts, args: ListenArgs) -> anyhow::Result<()> {
+async fn serve(config: Config, file: &Path, parts: Parts, args: ListenArgs) -> anyhow::Result<()> {
     let listen = args.listen.unwrap_or_else(|| config.console.listen.clone());
-    until_signal(config, parts, &listen).await
+    until_signal(config, file, parts, &listen).await
 }
 
 /// Log lines go to standard error; `RUST_LOG` chooses them. The demo speaks for itself and shows only what is wrong.

@@ -1,21 +1,25 @@
 //! Runs the parts that a command asks for in this process: readers, the sink, and the HTTP server with metrics, health
 //! and, where there is a sink, the page. When one part fails, all stop.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use cdc_reader::ReaderMetrics;
 use change_log::LogError;
-use console::{Health, LakeSql, Service, status::Status};
+use console::{
+    Health, LakeSql, Service,
+    status::{Status, TableStatus},
+};
 use prometheus::Registry;
-use sink_lake::{SinkMetrics, SinkStatus};
+use sink_lake::{SinkMetrics, SinkStatus, TableRule};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
     config::Config,
-    gather::{Gatherer, Servers},
+    gather::{Gatherer, Servers, now_ms},
+    reload::ConfigFile,
 };
 
 /// How often the status is gathered.
@@ -39,9 +43,31 @@ pub enum Parts {
     Page,
 }
 
+/// How a part ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PartEnd {
+    /// A reader, or another part, that was to stop.
+    Stopped,
+    /// A reader that has read everything it was to read.
+    SourceDone,
+}
+
+/// What may change while the parts are at work.
+struct Changeable {
+    /// By source.
+    tables: HashMap<String, watch::Sender<Vec<String>>>,
+    rules: watch::Sender<Vec<TableRule>>,
+}
+
 /// The parts at work.
 pub struct Running {
-    tasks: JoinSet<anyhow::Result<()>>,
+    tasks: JoinSet<anyhow::Result<PartEnd>>,
+    parts: Parts,
+    /// Readers that are at work; `None` when none was started.
+    sources_left: Option<usize>,
+    /// When the last of them was done.
+    sources_done_ms: Option<i64>,
+    changeable: Changeable,
     stop: CancellationToken,
     address: std::net::SocketAddr,
     status: watch::Receiver<Arc<Status>>,
@@ -61,13 +87,18 @@ impl Running {
         let registry = Registry::new();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        let (rules, rules_out) = watch::channel(config.tables.clone());
+        let mut changeable = Changeable { tables: HashMap::new(), rules };
         if matches!(parts, Parts::Reader | Parts::All) {
             let metrics = ReaderMetrics::new(&registry);
             for source in &config.sources {
+                let (patterns, tables) = watch::channel(source.tables.clone());
+                changeable.tables.insert(source.name.clone(), patterns);
                 let (source, log) = (source.clone(), config.log.clone());
                 let (stop, metrics) = (stop.clone(), metrics.clone());
                 tasks.spawn(async move {
-                    cdc_reader::run(source, log, stop, metrics).await.map_err(anyhow::Error::from)
+                    cdc_reader::run_with_tables(source, tables, log, stop.clone(), metrics).await?;
+                    Ok(if stop.is_cancelled() { PartEnd::Stopped } else { PartEnd::SourceDone })
                 });
             }
         }
@@ -75,19 +106,21 @@ impl Running {
         if matches!(parts, Parts::Sink | Parts::All) {
             let metrics = SinkMetrics::register(&registry)?;
             sink_status = Some(metrics.status());
-            let run = sink_lake::run(
+            let run = sink_lake::run_with_rules(
                 config.sink(),
+                rules_out,
                 config.log.clone(),
                 config.source_names(),
                 stop.clone(),
                 metrics,
             );
-            tasks.spawn(async move { run.await.map_err(anyhow::Error::from) });
+            tasks.spawn(async move { Ok(run.await.map(|()| PartEnd::Stopped)?) });
         }
         let (status_in, status) = watch::channel(Arc::new(Status::default()));
         let (health_in, health) = watch::channel(Health::default());
         let gathered = Gathered { parts, status: status_in, health: health_in };
-        tasks.spawn(gather(config.clone(), sink_status, gathered, stop.clone()));
+        let gathering = gather(config.clone(), sink_status, gathered, stop.clone());
+        tasks.spawn(async move { gathering.await.map(|()| PartEnd::Stopped) });
         let sql = match parts {
             Parts::Reader => None,
             Parts::Sink | Parts::All | Parts::Page => {
@@ -97,8 +130,18 @@ impl Running {
         let service =
             Service { registries: vec![registry], health, status: Some(status.clone()), sql };
         let serving = console::serve(listener, service, stop.clone());
-        tasks.spawn(async move { serving.await.context("the page") });
-        Ok(Self { tasks, stop, address, status })
+        tasks.spawn(async move { serving.await.map(|()| PartEnd::Stopped).context("the page") });
+        let sources_left = Some(changeable.tables.len()).filter(|&sources| sources > 0);
+        Ok(Self {
+            tasks,
+            parts,
+            sources_left,
+            sources_done_ms: None,
+            changeable,
+            stop,
+            address,
+            status,
+        })
     }
 
     /// Where the page is.
@@ -116,12 +159,56 @@ impl Running {
         self.status.clone()
     }
 
+    /// Takes over what may change: which tables are captured, and the rules of tables that are new to the lake.
+    pub fn change(&self, config: &Config) {
+        // The rules come first: the sink may meet a table as soon as it is captured.
+        self.changeable.rules.send_if_modified(|rules| replaced(rules, &config.tables));
+        for source in &config.sources {
+            if let Some(tables) = self.changeable.tables.get(&source.name) {
+                tables.send_if_modified(|patterns| replaced(patterns, &source.tables));
+            }
+        }
+    }
+
     /// Waits for a part to fail. A part that ends without being asked to is a failure too.
     pub async fn failed(&mut self) -> anyhow::Error {
-        match self.tasks.join_next().await {
-            Some(Ok(Err(error))) => error,
-            Some(Err(error)) => anyhow!("a part ended unexpectedly: {error}"),
-            Some(Ok(Ok(()))) | None => anyhow!("a part ended without a reason"),
+        match self.done().await {
+            Ok(()) => anyhow!("a part ended without a reason"),
+            Err(error) => error,
+        }
+    }
+
+    /// Waits until all sources are done (those with `snapshot = "only"` can be) and the lake has their rows, or for a
+    /// part to fail. May be dropped and called again.
+    pub async fn done(&mut self) -> anyhow::Result<()> {
+        while self.sources_left != Some(0) {
+            match self.tasks.join_next().await {
+                Some(Ok(Err(error))) => return Err(error),
+                Some(Err(error)) => bail!("a part ended unexpectedly: {error}"),
+                Some(Ok(Ok(PartEnd::SourceDone))) => {
+                    self.sources_left = self.sources_left.map(|left| left.saturating_sub(1));
+                }
+                Some(Ok(Ok(PartEnd::Stopped))) | None => bail!("a part ended without a reason"),
+            }
+        }
+        if self.parts != Parts::All {
+            return Ok(());
+        }
+        let done_ms = *self.sources_done_ms.get_or_insert_with(now_ms);
+        let in_lake = |status: &Arc<Status>| {
+            let has_all = |t: &TableStatus| t.stopped.is_some() || t.lag_records == 0;
+            status.taken_ms > done_ms
+                && status.problems.is_empty()
+                && status.tables.iter().all(has_all)
+        };
+        tokio::select! {
+            waited = self.status.wait_for(in_lake) => {
+                waited.map(drop).context("the status is no longer gathered")
+            }
+            ended = self.tasks.join_next() => match ended {
+                Some(Ok(Err(error))) => Err(error),
+                _ => Err(anyhow!("a part ended without a reason")),
+            },
         }
     }
 
@@ -134,7 +221,7 @@ impl Running {
                 let result = result
                     .unwrap_or_else(|error| Err(anyhow!("a part ended unexpectedly: {error}")));
                 if first.is_ok() {
-                    first = result;
+                    first = result.map(drop);
                 }
             }
             first
@@ -149,6 +236,15 @@ impl Running {
             }
         }
     }
+}
+
+/// Puts a value in the place of another; answers whether it is another.
+fn replaced<T: Clone + PartialEq>(old: &mut T, new: &T) -> bool {
+    let changed = old != new;
+    if changed {
+        old.clone_from(new);
+    }
+    changed
 }
 
 /// Where the status goes.
@@ -211,23 +307,31 @@ fn unready(status: &Status, parts: Parts) -> Option<String> {
     status.problems.first().cloned().or_else(|| problems.next())
 }
 
-/// Runs the parts until a signal or a failure, and draws a line of progress.
-pub async fn until_signal(config: &Config, parts: Parts, listen: &str) -> anyhow::Result<()> {
-    let mut running = Running::start(config, parts, listen).await?;
+/// Runs the parts until a signal, a failure, or the end of all work, and draws a line of progress. Changes of the
+/// configuration file are taken over where that is possible.
+pub async fn until_signal(
+    config: Config,
+    file: &Path,
+    parts: Parts,
+    listen: &str,
+) -> anyhow::Result<()> {
+    let mut running = Running::start(&config, parts, listen).await?;
     info!(page = %format!("http://{}", running.address()), "running");
     let mut line = crate::status_line::StatusLine::new();
     let mut interval = tokio::time::interval(STATUS_INTERVAL);
     let mut signals = crate::signals::Signals::new()?;
+    let mut file = ConfigFile::new(file, config)?;
     loop {
         let status = running.status();
         tokio::select! {
             () = signals.next() => break,
-            error = running.failed() => {
+            done = running.done() => {
                 line.clear();
                 // The others commit what they have; the first error is the one to tell.
-                let _ = running.stop().await;
-                return Err(error);
+                let stopped = running.stop().await;
+                return done.and(stopped);
             }
+            changed = file.changed() => running.change(changed),
             _ = interval.tick() => line.show(&status),
         }
     }

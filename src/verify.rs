@@ -22,7 +22,7 @@ use cdc_reader::{
 };
 use clap::Args;
 use indicatif::ProgressBar;
-use schemas::table_id::TableId;
+use schemas::{position::TableSnapshot, snapshot_state::SnapshotState, table_id::TableId};
 use serde::Serialize;
 use sink_lake::{LakeTable, Mode, open_tables};
 
@@ -176,19 +176,30 @@ pub async fn verify(
         for table in tables.iter().filter(|table| wanted(&table.schema.id)) {
             let id = &table.schema.id;
             let mode = mode_of(config, &lake, table);
+            let progress = position.snapshots.get(&table.name());
             let sides = Sides {
                 source,
                 lake: &config.lake,
                 table: id,
                 mode,
+                gap: progress.is_some_and(|progress| progress.gap),
                 deadline: Instant::now() + timeout,
             };
             let not_proved = |reason: String| TableResult {
                 outcome: Outcome::not_proved(reason),
                 ..TableResult::new(id, mode)
             };
+            let state = progress.map(TableSnapshot::state).unwrap_or_default();
             let compared = match position.stopped.get(&table.name()) {
                 Some(sentence) => Ok(not_proved(format!("the table is stopped: {sentence}"))),
+                None if state == SnapshotState::Paused => Ok(not_proved(
+                    "its snapshot is paused; `binlake snapshot resume` goes on".into(),
+                )),
+                None if state == SnapshotState::Stopped => Ok(not_proved(format!(
+                    "the lake lacks rows of it: its snapshot was ended early or left out, or changes were missed; \
+                     `binlake snapshot add {}` reads it",
+                    table.name()
+                ))),
                 None if table.schema.key.is_empty() => {
                     compare_keyless(&sides, &mut caught_up).await
                 }
