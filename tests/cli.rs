@@ -68,8 +68,9 @@ fn usage_is_explained_with_exit_code_2() {
 #[test]
 fn every_command_has_help_with_an_example() {
     let folder = Folder::new("");
-    let commands =
-        ["init", "check", "up", "reader", "sink", "console", "status", "query", "verify"];
+    let commands = [
+        "init", "check", "up", "reader", "sink", "console", "status", "query", "verify", "snapshot",
+    ];
     for command in commands {
         let help = folder.command(&[command, "--help"]).run(ANSWER).success();
         assert!(help.contains("Example: binlake "), "{command}:\n{help}");

@@ -154,6 +154,11 @@ impl Binlake {
         self.signal("TERM");
     }
 
+    /// Sends what asks a service to read its configuration.
+    pub fn hang_up(&mut self) {
+        self.signal("HUP");
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {

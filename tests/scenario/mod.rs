@@ -53,12 +53,28 @@ impl Scenario {
         Scenario { folder, source: source.to_owned() }
     }
 
+    /// The source's name.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// A subcommand with this configuration.
     pub fn command(&self, arguments: &[&str]) -> BinlakeCommand {
         let mut all = arguments.to_vec();
         let file = self.folder.path().join("binlake.toml").display().to_string();
         all.extend(["--config", &file]);
         BinlakeCommand::new(all)
+    }
+
+    /// Writes something else in the place of a part of the configuration, as an editor does: at once.
+    #[track_caller]
+    pub fn edit(&self, old: &str, new: &str) {
+        let (file, other) =
+            (self.folder.path().join("binlake.toml"), self.folder.path().join("new"));
+        let text = std::fs::read_to_string(&file).expect("the file can be read");
+        assert!(text.contains(old), "{old:?} is not in {text}");
+        std::fs::write(&other, text.replacen(old, new, 1)).expect("a file can be written");
+        std::fs::rename(other, file).expect("a file can be renamed");
     }
 
     /// Starts `binlake up`, or one part of it.
