@@ -13,6 +13,10 @@ use schemas::{
     wire_format::{SchemaReference, read_framing},
 };
 
+use super::harness::eventually_some;
+
+const LEADER: Duration = Duration::from_secs(30);
+
 /// A row's columns by name.
 pub type Row = HashMap<String, Value>;
 
@@ -26,9 +30,9 @@ pub struct LogRows {
 }
 
 /// A record's framed key and value; a tombstone has no value.
-struct Record {
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
+pub struct Record {
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
     headers: HashMap<String, Vec<u8>>,
 }
 
@@ -131,7 +135,8 @@ pub fn position(reader: &mut dyn LogReader, source: &str) -> Option<Position> {
     serde_json::from_slice(&last.value?).ok()
 }
 
-fn decode(schemas: &HashMap<u64, Schema>, value: &[u8]) -> Row {
+/// A framed value's fields.
+pub fn decode(schemas: &HashMap<u64, Schema>, value: &[u8]) -> Row {
     let (reference, mut datum) = read_framing(value).expect("framed");
     let SchemaReference::Fingerprint(fingerprint) = reference else { panic!("a registry id") };
     let decoder = GenericDatumReader::builder(&schemas[&fingerprint]).build().expect("a decoder");
@@ -142,11 +147,13 @@ fn decode(schemas: &HashMap<u64, Schema>, value: &[u8]) -> Row {
     fields.into_iter().collect()
 }
 
-fn read_all(reader: &mut dyn LogReader, topic: &str) -> Vec<Record> {
+/// A topic's records from the first to the last.
+pub fn read_all(reader: &mut dyn LogReader, topic: &str) -> Vec<Record> {
     if !reader.topics(topic).expect("topics").iter().any(|found| found.name == topic) {
         return Vec::new();
     }
-    let (first, end) = reader.bounds(topic, 0).expect("bounds");
+    // A broker that has just started may not lead the topic yet.
+    let (first, end) = eventually_some(LEADER, topic, || reader.bounds(topic, 0).ok());
     reader.assign(topic, 0, first).expect("assigned");
     let (mut records, mut next) = (Vec::new(), first);
     while next < end {

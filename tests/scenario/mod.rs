@@ -5,7 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -56,6 +56,11 @@ impl Scenario {
     /// The source's name.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// Where the configuration is, and all that its relative paths name.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// A subcommand with this configuration.
