@@ -23,6 +23,7 @@ mod server;
 mod snapshot_bytes;
 mod source_digest;
 mod source_load;
+mod stale_view;
 mod throttle;
 mod transactions;
 mod walk;

@@ -14,15 +14,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::server::{Database, block_on, shared};
 
-struct Played {
+pub struct Played {
     received: mpsc::Receiver<Input>,
-    shutdown: CancellationToken,
-    run: tokio::task::JoinHandle<Result<(), cdc_reader::ReaderError>>,
-    state: StreamState,
+    pub shutdown: CancellationToken,
+    pub run: tokio::task::JoinHandle<Result<(), cdc_reader::ReaderError>>,
+    pub state: StreamState,
 }
 
 impl Played {
-    async fn start(
+    pub async fn start(
         db: &mut Database,
         tables: Vec<CatalogTable>,
         progress: BTreeMap<String, TableSnapshot>,
@@ -50,7 +50,7 @@ impl Played {
     }
 
     /// The next chunk, its window answered; `None` when the snapshot has ended.
-    async fn chunk(&mut self) -> Option<SnapshotChunk> {
+    pub async fn chunk(&mut self) -> Option<SnapshotChunk> {
         loop {
             match self.received.recv().await? {
                 Input::OpenWindow(request) => {
