@@ -1,6 +1,7 @@
 //! `binlake.toml`: read, laid over with the environment, checked, and turned into the configurations of the parts.
 
 mod environment;
+pub mod export;
 mod keys;
 
 use std::{
@@ -15,6 +16,7 @@ use sink_lake::{LakeConfig, TableRule};
 use thiserror::Error;
 use toml::{Table, Value};
 
+use export::ExportConfig;
 use keys::Lines;
 
 /// Everything a command needs to know. Paths are absolute.
@@ -28,6 +30,8 @@ pub struct Config {
     pub lake: LakeConfig,
     /// The `[[table]]` rules in the file's order.
     pub tables: Vec<TableRule>,
+    /// The `[[export]]`s in the file's order.
+    pub exports: Vec<ExportConfig>,
     /// `[console]`.
     pub console: ConsoleConfig,
 }
@@ -137,6 +141,7 @@ impl Config {
             log: section(&root, "change_log", &lines)?,
             lake: section(&root, "lake", &lines)?,
             tables: list(&root, "table", &lines)?,
+            exports: list(&root, "export", &lines)?,
             console: section(&root, "console", &lines)?,
         };
         match finding(&config) {
@@ -246,6 +251,9 @@ fn finding(config: &Config) -> Option<String> {
     }
     if let Err(error) = config.lake.folder() {
         return Some(error.to_string());
+    }
+    if let Some(reason) = export::finding(&config.exports, &config.source_names()) {
+        return Some(reason);
     }
     listen_finding(&config.console.listen).map(|reason| format!("[console] listen {reason}"))
 }

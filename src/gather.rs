@@ -88,6 +88,10 @@ impl Gatherer {
             }
             status.tables.extend(tables);
         }
+        match crate::exports::look::all(&self.config) {
+            Ok(exports) => status.exports = exports,
+            Err(error) => status.problems.push(format!("{error:#}")),
+        }
         status.tables.sort_by(|a, b| a.name.cmp(&b.name));
         status
     }

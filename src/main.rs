@@ -3,6 +3,7 @@
 mod check;
 mod config;
 mod demo;
+mod exports;
 mod gather;
 mod init;
 mod log_view;
@@ -30,6 +31,7 @@ use self::{
     check::CheckArgs,
     config::Config,
     demo::{DemoArgs, workload_command::WorkloadArgs},
+    exports::command::ExportArgs,
     init::InitArgs,
     query::QueryArgs,
     running::{Parts, until_signal},
@@ -78,6 +80,7 @@ enum Command {
     Snapshot(SnapshotArgs),
     Query(QueryArgs),
     Verify(VerifyArgs),
+    Export(ExportArgs),
     Demo(DemoArgs),
     #[command(hide = true)]
     DemoWorkload(WorkloadArgs),
@@ -129,6 +132,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::run(&load()?, &args).await?,
         Command::Snapshot(args) => snapshot::run(&load()?, &args).await?,
         Command::Query(args) => query::run(&load()?, &args).await?,
+        Command::Export(args) => return exports::command::run(&load()?, &args).await,
         Command::Verify(args) => return verify::run(&load()?, &args).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -115,6 +115,8 @@ impl Running {
                 metrics,
             );
             tasks.spawn(async move { Ok(run.await.map(|()| PartEnd::Stopped)?) });
+            let exporting = crate::exports::keep(config.clone(), stop.clone());
+            tasks.spawn(async move { exporting.await.map(|()| PartEnd::Stopped) });
         }
         let (status_in, status) = watch::channel(Arc::new(Status::default()));
         let (health_in, health) = watch::channel(Health::default());

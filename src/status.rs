@@ -59,6 +59,7 @@ fn print(status: &Status) {
     for table in &status.tables {
         print_table(table);
     }
+    crate::exports::command::print(&status.exports);
     for problem in &status.problems {
         print_line(format_args!("problem: {problem}"));
     }

@@ -6,6 +6,7 @@ pub mod capture;
 pub mod config;
 pub mod encode;
 pub mod error;
+pub mod export;
 pub mod flow;
 pub mod metrics;
 pub mod mysql;

@@ -12,6 +12,9 @@ pub struct Status {
     pub sources: Vec<SourceStatus>,
     /// The tables by name.
     pub tables: Vec<TableStatus>,
+    /// The exports in the configuration's order.
+    #[serde(default)]
+    pub exports: Vec<ExportStatus>,
     /// What could not be looked at, one sentence each.
     pub problems: Vec<String>,
 }
@@ -68,6 +71,39 @@ pub struct TableStatus {
     pub snapshot: Option<SnapshotStatus>,
     /// Why the table is stopped, and what to do.
     pub stopped: Option<String>,
+}
+
+/// A scheduled export and its last run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExportStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// `source.database.table`, which it reads.
+    pub from: String,
+    /// Its table in the lake, as SQL names it.
+    pub table: String,
+    /// `every 24h`, `at 03:00 Asia/Seoul`, `by hand`.
+    pub schedule: String,
+    /// Whether a run is under way.
+    pub running: bool,
+    /// Milliseconds since 1970 when the last run that came to its end began.
+    pub last_ms: Option<i64>,
+    /// Its rows.
+    pub rows: Option<u64>,
+    /// How long it took.
+    pub seconds: Option<f64>,
+    /// The Delta version that it made.
+    pub version: Option<u64>,
+    /// Its zero or partly zero dates, which became NULL.
+    pub zero_dates: u64,
+    /// Its texts with bytes that mean nothing in their character set.
+    pub invalid_texts: u64,
+    /// Milliseconds since 1970 when the next run is due; none for an export that is only run by hand.
+    pub next_ms: Option<i64>,
+    /// Runs that failed since the last one that came to its end.
+    pub failures: u32,
+    /// Why the last of them failed.
+    pub error: Option<String>,
 }
 
 /// The reading of a table's rows.

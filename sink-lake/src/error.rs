@@ -55,6 +55,14 @@ pub enum SinkError {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// An export can't be written as it is configured.
+    #[error("export of {table}: {reason}")]
+    Export {
+        /// The source's table.
+        table: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
     /// The Delta table failed.
     #[error("delta table at {place}: {reason}")]
     Delta {
@@ -102,9 +110,10 @@ impl SinkError {
                 LogError::OffsetGone { .. } => Consequence::StopTable,
                 LogError::Fenced { .. } | LogError::Unfit { .. } => Consequence::StopService,
             },
-            Self::OffsetGone { .. } | Self::SchemaChange { .. } | Self::Unfit { .. } => {
-                Consequence::StopTable
-            }
+            Self::OffsetGone { .. }
+            | Self::SchemaChange { .. }
+            | Self::Unfit { .. }
+            | Self::Export { .. } => Consequence::StopTable,
             Self::Delta { .. } | Self::File { .. } | Self::Task { .. } => Consequence::Retry,
         }
     }

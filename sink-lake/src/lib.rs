@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod error;
+pub mod export;
 pub mod metrics;
 pub mod open_tables;
 pub mod pipeline;

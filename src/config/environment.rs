@@ -1,5 +1,6 @@
 //! Environment variables laid over the file: `BINLAKE_LAKE__URL`, `BINLAKE_SOURCE__<NAME>__URL` (the source's name in
-//! upper case, `-` as `_`), `BINLAKE_TABLE__<NUMBER>__MODE` (rules are numbered from 1 in the file's order).
+//! upper case, `-` as `_`), `BINLAKE_TABLE__<NUMBER>__MODE` (rules are numbered from 1 in the file's order),
+//! `BINLAKE_EXPORT__<NAME>__WHERE`.
 
 use toml::{Table, Value};
 
@@ -74,7 +75,7 @@ impl Variable {
     ) -> Result<&'a mut Table, ConfigError> {
         let items = root.get_mut(section).and_then(Value::as_array_mut);
         let mut tables = items.into_iter().flatten().filter_map(Value::as_table_mut);
-        let found = if section == "source" {
+        let found = if matches!(section, "source" | "export") {
             tables.find(|table| {
                 let name = table.get("name").and_then(Value::as_str).unwrap_or_default();
                 name.to_lowercase().replace('-', "_") == item
@@ -85,7 +86,7 @@ impl Variable {
         };
         found.ok_or_else(|| {
             let reason = match section {
-                "source" => format!("there is no source named {item}"),
+                "source" | "export" => format!("there is no {section} named {item}"),
                 _ => format!("there is no [[{section}]] number {item}"),
             };
             self.refused(section, reason)

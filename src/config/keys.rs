@@ -12,11 +12,17 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{ConfigError, ConsoleConfig};
+use super::{ConfigError, ConsoleConfig, export::ExportConfig};
 
 /// The file's sections, and whether each is a list.
-pub const SECTIONS: [(&str, bool); 5] =
-    [("source", true), ("change_log", false), ("lake", false), ("table", true), ("console", false)];
+pub const SECTIONS: [(&str, bool); 6] = [
+    ("source", true),
+    ("change_log", false),
+    ("lake", false),
+    ("table", true),
+    ("export", true),
+    ("console", false),
+];
 
 /// `[lake]`, `[[source]]`.
 pub fn title(section: &str) -> String {
@@ -32,6 +38,7 @@ pub fn known_keys(section: &str, table: &Table) -> Vec<String> {
         "source" => fields::<SourceConfig>(&Table::new()),
         "lake" => fields::<LakeConfig>(&Table::new()),
         "table" => fields::<TableRule>(&Table::new()),
+        "export" => fields::<ExportConfig>(&Table::new()),
         "console" => fields::<ConsoleConfig>(&Table::new()),
         _ => {
             let kind = table.get("kind").cloned().unwrap_or_else(|| "embedded".into());
@@ -67,6 +74,7 @@ pub fn refuses_type(section: &str, key: &str, value: &Value, table: &Table) -> b
         "source" => probe.try_into::<SourceConfig>().err(),
         "lake" => probe.try_into::<LakeConfig>().err(),
         "table" => probe.try_into::<TableRule>().err(),
+        "export" => probe.try_into::<ExportConfig>().err(),
         "console" => probe.try_into::<ConsoleConfig>().err(),
         _ => probe.try_into::<LogConfig>().err(),
     };

@@ -8,6 +8,7 @@ use schemas::{
     avro_write::{write_bytes, write_long, write_unscaled},
     column_type::ColumnType,
     json_text,
+    table_schema::TableSchema,
 };
 
 use crate::{
@@ -80,7 +81,16 @@ pub struct WrittenRow {
 impl RowWriter {
     /// Prepares for a table.
     pub fn new(table: &CatalogTable, options: AvroOptions) -> Self {
-        let schema = &table.schema;
+        Self::of_schema(table, &table.schema, options)
+    }
+
+    /// The same for rows that are written as those of a table without a key; the key is still known, to walk by.
+    pub fn without_key(table: &CatalogTable, options: AvroOptions) -> Self {
+        let schema = TableSchema { key: Vec::new(), ..TableSchema::clone(&table.schema) };
+        Self::of_schema(table, &schema, options)
+    }
+
+    fn of_schema(table: &CatalogTable, schema: &TableSchema, options: AvroOptions) -> Self {
         let columns = schema.columns.iter().enumerate().map(|(i, column)| ColumnWriter {
             name: column.name.clone(),
             column_type: column.column_type.clone(),
@@ -101,7 +111,7 @@ impl RowWriter {
         Self {
             columns: columns.collect(),
             kinds: Vec::new(),
-            key: schema.key.clone(),
+            key: table.schema.key.clone(),
             zero_dates: 0,
             invalid_texts: 0,
             places: vec![Places::default(); schema.columns.len()],

@@ -146,7 +146,12 @@ impl EnvelopePlan {
         Ok(Change { operation, changed_at_us: changed_at_us.unwrap_or(0) })
     }
 
-    fn read_row(&self, input: &mut &[u8], columns: &mut [ColumnBuilder]) -> Result<(), ValueError> {
+    /// Reads one row and adds it to the columns. After an error they may hold a part of it.
+    pub fn read_row(
+        &self,
+        input: &mut &[u8],
+        columns: &mut [ColumnBuilder],
+    ) -> Result<(), ValueError> {
         self.columns.iter().zip(columns).try_for_each(|(reader, column)| reader.read(input, column))
     }
 }

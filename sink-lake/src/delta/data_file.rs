@@ -104,6 +104,12 @@ impl DataFileWriter {
         &self.schema
     }
 
+    /// About how many bytes the file will have.
+    pub fn bytes(&self) -> u64 {
+        let bytes = |writer: &ArrowWriter<File>| writer.bytes_written() + writer.in_progress_size();
+        self.writer.as_ref().map_or(0, bytes) as u64
+    }
+
     /// Adds rows.
     pub fn write(&mut self, rows: &RecordBatch) -> Result<(), SinkError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };

@@ -55,7 +55,8 @@ pub async fn tidy(table: &Table, retention: Duration) -> Result<Tidied, SinkErro
     Ok(Tidied { data_files, log_files })
 }
 
-fn remove_unneeded(folder: &Path, needed: &HashSet<String>, retention: Duration) -> usize {
+/// Removes data files that are not needed and older than `retention`; answers how many.
+pub fn remove_unneeded(folder: &Path, needed: &HashSet<String>, retention: Duration) -> usize {
     let Some(oldest) = SystemTime::now().checked_sub(retention) else { return 0 };
     let mut removed = 0;
     let mut folders = vec![(folder.to_owned(), String::new())];
