@@ -109,10 +109,8 @@ impl Table {
 
     fn is_free(&self, now: Instant) -> bool {
         let alone = self.restart || self.table.schema.key.is_empty();
-        !self.paused
-            && !self.open.is_empty()
-            && !(alone && self.reading > 0)
-            && self.not_before.is_none_or(|at| at <= now)
+        let barred = self.paused || alone && self.reading > 0;
+        !barred && !self.open.is_empty() && self.not_before.is_none_or(|at| at <= now)
     }
 
     fn is_done(&self) -> bool {
