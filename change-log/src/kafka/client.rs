@@ -13,8 +13,14 @@ use crate::error::LogError;
 /// The largest record: below the 100 MiB that a broker takes in one request by default.
 pub const RECORD_BYTES_MAX: usize = 96 * 1024 * 1024;
 
-/// A transaction that is open for longer is ended by the broker, so that a dead writer doesn't hold readers back.
-pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// A transaction that is open for longer is ended by the broker; it counts from the transaction's beginning, however
+/// steadily records come. The first is what brokers allow unless told otherwise (`transaction.max.timeout.ms`): the rows
+/// of a table without a key are one transaction, however large it is. The second is for brokers that allow less.
+/// A writer that is dead holds back nobody but the readers of what it did not finish, until it is started again.
+pub const TRANSACTION_TIMEOUTS: [Duration; 2] = [Duration::from_secs(900), Duration::from_secs(60)];
+
+/// How long a record may take to the brokers.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a consumer sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +61,15 @@ pub fn client_config(bootstrap_servers: &str) -> ClientConfig {
 }
 
 /// Settings of a source's transactional producer.
-pub fn producer_config(bootstrap_servers: &str, source_name: &str) -> ClientConfig {
-    let transaction_timeout_ms = TRANSACTION_TIMEOUT.as_millis().to_string();
+pub fn producer_config(
+    bootstrap_servers: &str,
+    source_name: &str,
+    transaction_timeout: Duration,
+) -> ClientConfig {
     let mut config = client_config(bootstrap_servers);
     config.set("transactional.id", format!("binlake.{source_name}"));
-    config.set("transaction.timeout.ms", &transaction_timeout_ms);
-    config.set("message.timeout.ms", &transaction_timeout_ms);
+    config.set("transaction.timeout.ms", transaction_timeout.as_millis().to_string());
+    config.set("message.timeout.ms", MESSAGE_TIMEOUT.as_millis().to_string());
     config.set("enable.idempotence", "true");
     config.set("compression.codec", "lz4");
     // A commit flushes at once, so lingering delays nobody.

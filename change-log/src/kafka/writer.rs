@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 pub use super::topics::KafkaTopicDefaults;
 use super::{
     client::{
-        Isolation, LogConsumer, RECORD_BYTES_MAX, TRANSACTION_TIMEOUT, check_reachable, consumer,
+        Isolation, LogConsumer, RECORD_BYTES_MAX, TRANSACTION_TIMEOUTS, check_reachable, consumer,
         is_fenced, producer_config, unavailable,
     },
     flush::flush,
@@ -55,6 +55,7 @@ pub struct KafkaWriter {
     written: Vec<WrittenTopic>,
     handles: HashMap<String, TopicHandle>,
     transaction_began: Option<Instant>,
+    transaction_timeout: Duration,
     state: State,
 }
 
@@ -133,10 +134,8 @@ impl KafkaWriter {
         let topics = Topics::open(bootstrap_servers, defaults, timeout)?;
         let positions = TopicSpec { name: positions_topic(source_name), cleanup: Cleanup::Compact };
         topics.ensure(&probe, &positions)?;
-        let producer: BaseProducer<Deliveries> = producer_config(bootstrap_servers, source_name)
-            .create_with_context(Deliveries::default())
-            .map_err(failed)?;
-        init_transactions(&producer, deadline).map_err(failed)?;
+        let (producer, transaction_timeout) =
+            open_producer(bootstrap_servers, source_name, deadline).map_err(failed)?;
         let query =
             PositionQuery { bootstrap_servers, source_name, topic: &positions.name, deadline };
         let position = last_position(&query, &probe)?;
@@ -150,6 +149,7 @@ impl KafkaWriter {
             written: Vec::new(),
             handles: HashMap::new(),
             transaction_began: None,
+            transaction_timeout,
             state: State::Open,
         })
     }
@@ -178,7 +178,7 @@ impl KafkaWriter {
     fn lose(&mut self, error: &KafkaError) -> LogError {
         self.state = State::Lost;
         let began = self.transaction_began.take();
-        let timed_out = began.is_some_and(|began| began.elapsed() >= TRANSACTION_TIMEOUT);
+        let timed_out = began.is_some_and(|began| began.elapsed() >= self.transaction_timeout);
         let mut reason = error.to_string();
         let mut fatal = classify(error) == Class::Fatal;
         let mut fenced = error.rdkafka_error_code().is_some_and(is_fenced);
@@ -217,7 +217,11 @@ impl KafkaWriter {
             return LogError::Fenced { source_name: self.source_name.clone() };
         }
         if timed_out {
-            reason = format!("{reason} (it was open for more than {TRANSACTION_TIMEOUT:?})");
+            reason = format!(
+                "{reason} (it was open for more than {:?}; a table without a key is one transaction: give the table a \
+                 key, or the brokers more room)",
+                self.transaction_timeout
+            );
         }
         LogError::Aborted { reason }
     }
@@ -376,6 +380,26 @@ impl Drop for KafkaWriter {
             debug!(%error, "the open transaction was not aborted");
         }
     }
+}
+
+/// A producer whose transactions may last as long as the brokers let them.
+fn open_producer(
+    bootstrap_servers: &str,
+    source_name: &str,
+    deadline: Instant,
+) -> Result<(BaseProducer<Deliveries>, Duration), KafkaError> {
+    let [longest, shorter] = TRANSACTION_TIMEOUTS;
+    let open = |timeout| {
+        let producer: BaseProducer<Deliveries> =
+            producer_config(bootstrap_servers, source_name, timeout)
+                .create_with_context(Deliveries::default())?;
+        init_transactions(&producer, deadline)?;
+        Ok((producer, timeout))
+    };
+    open(longest).or_else(|error: KafkaError| match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::InvalidTransactionTimeout) => open(shorter),
+        _ => Err(error),
+    })
 }
 
 fn init_transactions(
