@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     mysql::catalog::{Catalog, CatalogTable},
     signals::Signal,
+    spool::Spool,
     table_filter::TableFilter,
 };
 
@@ -31,6 +32,10 @@ pub enum Input {
     Chunk(SnapshotChunk),
     /// Somebody wants something else.
     Order(Order),
+    /// A view of a table without a key was taken.
+    View(ViewRequest),
+    /// Its rows.
+    Table(SpooledTable),
 }
 
 /// What is asked of a running source from outside. Obeyed between two transactions.
@@ -131,11 +136,9 @@ pub struct SnapshotChunk {
     pub zero_dates: u64,
     /// Texts with bytes that mean nothing in their character set.
     pub invalid_texts: u64,
-    /// Set for the one chunk of a table without a key; see [`KeylessView`].
-    pub keyless: Option<KeylessView>,
     /// Answered once the chunk is in a committed transaction of the log. Dropped without an answer when the chunk
-    /// was not taken (the stream was connected again, the walk was begun again, a keyless view was not exact): the
-    /// snapshot reader then asks anew and reads again.
+    /// was not taken (the stream was connected again, the walk was begun again): the snapshot reader then asks anew and
+    /// reads again.
     pub committed: oneshot::Sender<()>,
 }
 
@@ -145,23 +148,66 @@ pub struct SnapshotChunk {
 /// While such a table's snapshot is not done (it was given to the snapshot reader, and the position does not say
 /// `done`), the stream emits none of its row events: rows committed so far will be in the view. The encode thread
 /// - without an open window: drops them;
-/// - from `OpenWindow` on: holds them encoded, each with its transaction's GTID and end, within a limit of bytes;
-///   beyond it, and at a DDL or TRUNCATE of the table, the window is closed and its chunk will not be taken;
-/// - when the stream has reached the chunk's `high`, divides what it holds. A transaction whose GTID is in
-///   `executed_before`, or that ends at or before `visible_before`, is in the view: dropped. One that ends after `high` is
-///   not in the view: kept. Any other may
-///   or may not be in it: then the chunk is not taken, everything held is dropped, and `committed` is dropped too.
-///   Otherwise the chunk's rows are emitted, then what was kept, and the table is `done`, in one log transaction.
+/// - from `OpenWindow` on: holds them encoded, each with its transaction's GTID and end; what outgrows memory is in a
+///   file. At a DDL or TRUNCATE of the table the window is closed, and its view will not do;
+/// - from [`Input::View`] on: divides them. A transaction whose GTID is in `executed_before`, or that ends at or before
+///   `visible_before`, is in the view: dropped. One that ends after `high` is not in the view: kept. Any other may or may
+///   not be in it: then the view will not do, and everything held is dropped;
+/// - when it has reached `high` without such a one: answers that the view is exact, and holds every later event.
+///
+/// At [`Input::Table`] the view's rows are written, then what was held, and the table is `done`, in one log transaction.
 ///
 /// A crash in between is harmless: held events are in no committed position's debt, because the table is still not
 /// done and the next view will contain them as rows.
-/// A chunk without rows and without a `KeylessView` is sent when the existing rows are given up; the table is done.
+/// A chunk without rows is sent when the existing rows are given up because the table is gone; the table is done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeylessView {
     /// `@@GLOBAL.gtid_executed` read before the view was taken; "" without GTIDs.
     pub executed_before: String,
     /// Without GTIDs: everything before this place is in the view.
     pub visible_before: Option<BinlogPlace>,
+    /// The end of the binlog after the view was taken: what lies behind it is not in the view.
+    pub high: BinlogPlace,
+}
+
+/// A view of a table without a key was taken: does it divide the stream's events?
+#[derive(Debug)]
+pub struct ViewRequest {
+    /// `database.table`.
+    pub table: String,
+    /// What it contains.
+    pub view: KeylessView,
+    /// Answered when the stream has reached the view's `high` place, or before. Dropped without an answer when the window
+    /// is not open any more.
+    pub fit: oneshot::Sender<ViewFit>,
+}
+
+/// Whether a view will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViewFit {
+    /// Every event is on one side of it.
+    Exact,
+    /// A transaction that changes the table may or may not be in it.
+    InDoubt,
+    /// The table is not to be read (any more).
+    Unwanted,
+}
+
+/// The rows of an exact view of a table without a key.
+#[derive(Debug)]
+pub struct SpooledTable {
+    /// The table's shape as it was read.
+    pub schema: Arc<TableSchema>,
+    /// The row datum (the `Value` record) of each row.
+    pub rows: Spool,
+    /// The view's `high` place.
+    pub high: BinlogPlace,
+    /// As in [`SnapshotChunk`].
+    pub zero_dates: u64,
+    /// As in [`SnapshotChunk`].
+    pub invalid_texts: u64,
+    /// As in [`SnapshotChunk`].
+    pub committed: oneshot::Sender<()>,
 }
 
 /// The encode thread's inbox.

@@ -15,6 +15,7 @@ pub mod retention_guard;
 pub mod signals;
 pub mod snapshot;
 pub mod source_digest;
+pub mod spool;
 pub mod table_filter;
 
 pub use config::SourceConfig;

@@ -353,7 +353,7 @@ impl Capture {
                     self.hold_lacking(&name)?;
                 }
                 self.count_policies();
-                self.keyless.limit(&name);
+                self.keyless.limit(&name)?;
                 self.append_if_full()?;
                 // Inside a transaction: only when it has outgrown memory.
                 self.commit_if_due()

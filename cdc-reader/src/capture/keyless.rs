@@ -1,64 +1,188 @@
 //! Tables without a key whose existing rows are still to be read: their events are held until the read view settles
-//! which of them it contains (see [`crate::flow::KeylessView`]).
+//! which of them it contains (see [`crate::flow::KeylessView`]), and from then on until the view's rows are written.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+};
 
 use change_log::EncodedBatch;
 use schemas::{gtid_set::GtidSet, position::BinlogPlace};
+use tokio::sync::oneshot;
 
+use super::held_records::HeldRecords;
 use crate::{
     binlog::transaction::TransactionStart,
-    flow::{KeylessView, SnapshotChunk},
+    error::ReaderError,
+    flow::{KeylessView, ViewFit, ViewRequest},
+    spool::folder,
 };
 
-/// How many bytes of events are held for one table; beyond it the view is taken anew.
-const HELD_BYTES_MAX: usize = 64 << 20;
+/// Transactions of one table from the opening of its window until its view is told, which takes moments; beyond it the
+/// view is taken anew.
+const TRANSACTIONS_MAX: usize = 100_000;
 
 /// The tables by `database.table`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct KeylessTables {
+    folder: PathBuf,
     tables: HashMap<String, Pending>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pending {
-    /// A window is open: events are held. Without one they are dropped, for a later view has them as rows.
-    open: bool,
-    held: EncodedBatch,
-    transactions: Vec<HeldTransaction>,
+    stage: Stage,
+    held: HeldRecords,
+    /// How many records are held of transactions that have ended.
+    ended: u64,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Events are dropped, for a later view has them as rows.
+    Closed,
+    /// A window is open; what the view contains is not known yet.
+    Open(Vec<HeldTransaction>),
+    /// The view is known; the stream has not reached its `high` place.
+    Viewing { view: KeylessView, before: GtidSet, answer: oneshot::Sender<ViewFit> },
+    /// What is held is what the view does not contain.
+    Settled,
 }
 
 #[derive(Debug)]
 struct HeldTransaction {
     start: TransactionStart,
     end: BinlogPlace,
-    /// Its records end before this index.
-    records_end: usize,
+    /// Its records end before this number.
+    ended: u64,
+}
+
+/// Where a transaction is.
+enum Side {
+    InView,
+    AfterView,
+    /// It may or may not be in the view.
+    InDoubt,
 }
 
 impl Pending {
-    fn clear(&mut self, open: bool) {
-        self.open = open;
+    fn new(table: &str, folder: &Path) -> Self {
+        Self { stage: Stage::Closed, held: HeldRecords::new(table, folder), ended: 0 }
+    }
+
+    fn begin(&mut self, stage: Stage) {
+        self.stage = stage;
         self.held.clear();
-        self.transactions.clear();
+        self.ended = 0;
+    }
+
+    fn end_transaction(&mut self, start: &TransactionStart, end: &BinlogPlace) {
+        let (first, ended) = (self.ended, self.held.len());
+        if ended == first {
+            return;
+        }
+        self.ended = ended;
+        let side = match &mut self.stage {
+            Stage::Closed => {
+                self.begin(Stage::Closed);
+                return;
+            }
+            Stage::Open(transactions) if transactions.len() < TRANSACTIONS_MAX => {
+                transactions.push(HeldTransaction {
+                    start: start.clone(),
+                    end: end.clone(),
+                    ended,
+                });
+                return;
+            }
+            Stage::Open(_) => Side::InDoubt,
+            Stage::Viewing { view, before, .. } => side(view, before, start, end),
+            Stage::Settled => return,
+        };
+        match side {
+            Side::AfterView => {}
+            Side::InView => {
+                self.held.leave_out(first..ended);
+                self.ended = self.held.len();
+            }
+            Side::InDoubt => self.refuse(),
+        }
+    }
+
+    fn view(&mut self, request: ViewRequest) {
+        let ViewRequest { view, fit: answer, .. } = request;
+        let Stage::Open(transactions) = std::mem::replace(&mut self.stage, Stage::Closed) else {
+            // The answer is dropped: the reader begins anew.
+            self.begin(Stage::Closed);
+            return;
+        };
+        let before = view.executed_before.parse().unwrap_or_default();
+        self.stage = Stage::Viewing { view, before, answer };
+        let mut first = 0;
+        for transaction in transactions {
+            let Stage::Viewing { view, before, .. } = &self.stage else { return };
+            match side(view, before, &transaction.start, &transaction.end) {
+                Side::AfterView => {}
+                Side::InView => self.held.leave_out(first..transaction.ended),
+                Side::InDoubt => return self.refuse(),
+            }
+            first = transaction.ended;
+        }
+        self.ended = self.ended.min(self.held.len());
+    }
+
+    /// The view is not exact: everything begins anew.
+    fn refuse(&mut self) {
+        if let Stage::Viewing { answer, .. } = std::mem::replace(&mut self.stage, Stage::Closed) {
+            let _ = answer.send(ViewFit::InDoubt);
+        }
+        self.begin(Stage::Closed);
+    }
+
+    fn reach(&mut self, place: &BinlogPlace) {
+        if let Stage::Viewing { view, .. } = &self.stage
+            && place.reached(&view.high)
+            && let Stage::Viewing { answer, .. } =
+                std::mem::replace(&mut self.stage, Stage::Settled)
+        {
+            let _ = answer.send(ViewFit::Exact);
+        }
     }
 }
 
 impl KeylessTables {
     pub(super) fn new(pending: HashSet<String>) -> Self {
-        Self { tables: pending.into_iter().map(|name| (name, Pending::default())).collect() }
+        let mut tables = Self { folder: folder(), tables: HashMap::new() };
+        pending.iter().for_each(|table| tables.add(table));
+        tables
     }
 
     /// A table whose existing rows are to be read from now on.
     pub(super) fn add(&mut self, table: &str) {
-        self.tables.insert(table.to_owned(), Pending::default());
+        self.tables.insert(table.to_owned(), Pending::new(table, &self.folder));
     }
 
     /// Opens a window (or a new one in place of it).
     pub(super) fn open(&mut self, table: &str) {
         if let Some(pending) = self.tables.get_mut(table) {
-            pending.clear(true);
+            pending.begin(Stage::Open(Vec::new()));
         }
+    }
+
+    /// Takes what the table's view contains, and answers as soon as it can be said whether every event is on one side
+    /// of it.
+    pub(super) fn view(&mut self, request: ViewRequest) {
+        match self.tables.get_mut(&request.table) {
+            Some(pending) => pending.view(request),
+            None => {
+                let _ = request.fit.send(ViewFit::Unwanted);
+            }
+        }
+    }
+
+    /// The stream stands between two transactions at this place.
+    pub(super) fn reach(&mut self, place: &BinlogPlace) {
+        self.tables.values_mut().for_each(|pending| pending.reach(place));
     }
 
     /// Where the table's records go while its snapshot is not done; `None` for every other table.
@@ -66,49 +190,37 @@ impl KeylessTables {
         if self.tables.is_empty() {
             return None;
         }
-        self.tables.get_mut(table).map(|pending| &mut pending.held)
+        self.tables.get_mut(table).map(|pending| &mut pending.held.batch)
     }
 
-    /// After each rows event: drops what is not to be held, and closes a window that holds too much.
-    pub(super) fn limit(&mut self, table: &str) {
-        if let Some(pending) = self.tables.get_mut(table)
-            && (!pending.open || pending.held.bytes.len() > HELD_BYTES_MAX)
-        {
-            pending.clear(false);
+    /// After each rows event: drops what is not to be held, and keeps much of it in a file.
+    pub(super) fn limit(&mut self, table: &str) -> Result<(), ReaderError> {
+        let Some(pending) = self.tables.get_mut(table) else { return Ok(()) };
+        if matches!(pending.stage, Stage::Closed) {
+            pending.begin(Stage::Closed);
         }
+        pending.held.spill_if_full()
     }
 
     /// Notes where a transaction ended.
     pub(super) fn end_transaction(&mut self, start: &TransactionStart, end: &BinlogPlace) {
-        for pending in self.tables.values_mut() {
-            let known = pending.transactions.last().map_or(0, |last| last.records_end);
-            let records_end = pending.held.records.len();
-            if records_end > known {
-                pending.transactions.push(HeldTransaction {
-                    start: start.clone(),
-                    end: end.clone(),
-                    records_end,
-                });
-            }
-        }
+        self.tables.values_mut().for_each(|pending| pending.end_transaction(start, end));
     }
 
-    /// A DDL of the table: an open window is closed, its chunk will not be taken.
+    /// A DDL of the table: an open window is closed, its view will not do.
     pub(super) fn reset(&mut self, table: &str) {
         if let Some(pending) = self.tables.get_mut(table) {
-            pending.clear(false);
+            pending.refuse();
         }
-    }
-
-    /// The table's existing rows are given up; answers what is held, which the stream has shown since its window opened.
-    pub(super) fn give_up(&mut self, table: &str) -> Option<EncodedBatch> {
-        let pending = self.tables.remove(table)?;
-        (!pending.held.records.is_empty()).then_some(pending.held)
     }
 
     /// The table is no longer of interest.
     pub(super) fn forget(&mut self, table: &str) {
-        self.tables.remove(table);
+        if let Some(Pending { stage: Stage::Viewing { answer, .. }, .. }) =
+            self.tables.remove(table)
+        {
+            let _ = answer.send(ViewFit::Unwanted);
+        }
     }
 
     /// Whether the table's snapshot is still to be settled.
@@ -116,57 +228,39 @@ impl KeylessTables {
         self.tables.contains_key(table)
     }
 
-    /// Divides what is held by the chunk's view. `Some`: the records that the view does not contain; the table is
-    /// then an ordinary one. `None`: the view is not exact or its window was closed, so the chunk must not be taken.
-    pub(super) fn settle(&mut self, table: &str, chunk: &SnapshotChunk) -> Option<EncodedBatch> {
-        let pending = self.tables.get_mut(table)?;
-        let Some(view) = &chunk.keyless else {
-            // Existing rows are given up: the stream goes on from the window.
-            return self.tables.remove(table).map(|pending| pending.held);
-        };
-        let keep = if pending.open { keep_flags(pending, view, &chunk.high) } else { None };
-        let Some(keep) = keep else {
-            pending.clear(false);
+    /// The rows of the table's view are at hand: the records that come after them. The table is an ordinary one from
+    /// then on. `None` when the view was not exact, or something came in between.
+    pub(super) fn take_settled(&mut self, table: &str) -> Option<HeldRecords> {
+        let pending = self.tables.get(table)?;
+        if !matches!(pending.stage, Stage::Settled) {
             return None;
-        };
-        let mut held = std::mem::take(&mut pending.held);
-        let mut flags = keep.into_iter();
-        held.records.retain(|_| flags.next().unwrap_or(true));
-        self.tables.remove(table);
-        Some(held)
+        }
+        self.tables.remove(table).map(|pending| pending.held)
+    }
+
+    /// The table's existing rows are given up: the stream goes on from the window.
+    pub(super) fn give_up(&mut self, table: &str) -> Option<HeldRecords> {
+        self.tables.remove(table).map(|pending| pending.held)
     }
 }
 
-/// For each held record whether it is kept; `None` when a transaction may or may not be in the view.
-fn keep_flags(pending: &Pending, view: &KeylessView, high: &BinlogPlace) -> Option<Vec<bool>> {
-    let before: GtidSet = view.executed_before.parse().ok()?;
-    let mut flags = Vec::with_capacity(pending.held.records.len());
-    for transaction in &pending.transactions {
-        let executed = transaction
-            .start
-            .origin
-            .as_ref()
-            .is_some_and(|origin| before.contains(origin, transaction.start.number));
-        let in_view = executed
-            || view.visible_before.as_ref().is_some_and(|before| before.reached(&transaction.end));
-        let ends_after = transaction.end != *high && transaction.end.reached(high);
-        if !in_view && !ends_after {
-            return None;
-        }
-        flags.resize(transaction.records_end, !in_view);
+fn side(view: &KeylessView, before: &GtidSet, start: &TransactionStart, end: &BinlogPlace) -> Side {
+    let executed =
+        start.origin.as_ref().is_some_and(|origin| before.contains(origin, start.number));
+    if executed || view.visible_before.as_ref().is_some_and(|before| before.reached(end)) {
+        return Side::InView;
     }
-    Some(flags)
+    if *end != view.high && end.reached(&view.high) { Side::AfterView } else { Side::InDoubt }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use change_log::{EncodedRecord, TopicHandle};
-    use schemas::{gtid_set::Origin, table_id::TableId, table_schema::TableSchema};
+    use proptest::prelude::*;
+    use schemas::gtid_set::Origin;
 
     use super::*;
-    use crate::flow::TablePart;
+    use crate::capture::held_records::MEMORY_MAX;
 
     const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
 
@@ -174,37 +268,64 @@ mod tests {
         BinlogPlace { file: "b.000001".into(), offset }
     }
 
-    fn hold(tables: &mut KeylessTables, number: u64, end: u64) {
-        let record = EncodedRecord {
-            topic: TopicHandle(0),
+    /// A record whose value is its transaction's number and some filling.
+    fn hold_record(tables: &mut KeylessTables, number: u64, filling: usize) {
+        let batch = tables.batch("d.t").expect("pending");
+        let start = batch.bytes.len();
+        batch.bytes.extend_from_slice(&number.to_le_bytes());
+        batch.bytes.resize(start + 8 + filling, 7);
+        let end = batch.bytes.len();
+        batch.records.push(EncodedRecord {
+            topic: TopicHandle(3),
             key: None,
-            value: Some(0..1),
-            headers: 0..0,
+            value: Some(start..end - 1),
+            headers: end - 1..end,
             timestamp_ms: number as i64,
-        };
-        tables.batch("d.t").expect("pending").records.push(record);
+        });
+        tables.limit("d.t").expect("room");
+    }
+
+    fn end(tables: &mut KeylessTables, number: u64, end: u64) {
         let origin = Origin { uuid: UUID.into(), tag: String::new() };
         let start =
             TransactionStart { origin: Some(origin), number, ..TransactionStart::default() };
         tables.end_transaction(&start, &place(end));
+        tables.reach(&place(end));
     }
 
-    fn chunk(executed: &str, high: u64) -> SnapshotChunk {
-        let id = TableId::new("s", "d", "t");
-        SnapshotChunk {
-            schema: Arc::new(TableSchema { id, columns: Vec::new(), key: Vec::new() }),
-            bytes: Vec::new(),
-            rows: Vec::new(),
+    fn hold(tables: &mut KeylessTables, number: u64, at: u64) {
+        hold_record(tables, number, 10);
+        end(tables, number, at);
+    }
+
+    fn view(tables: &mut KeylessTables, executed: &str, high: u64) -> oneshot::Receiver<ViewFit> {
+        let (fit, answer) = oneshot::channel();
+        let view = KeylessView {
+            executed_before: executed.into(),
+            visible_before: None,
             high: place(high),
-            order: 0,
-            part: TablePart::Rest,
-            generation: 0,
-            rows_estimated: 0,
-            zero_dates: 0,
-            invalid_texts: 0,
-            keyless: Some(KeylessView { executed_before: executed.into(), visible_before: None }),
-            committed: tokio::sync::oneshot::channel().0,
+        };
+        tables.view(ViewRequest { table: "d.t".into(), view, fit });
+        answer
+    }
+
+    fn kept(tables: &mut KeylessTables) -> Vec<u64> {
+        let held = tables.take_settled("d.t").expect("settled");
+        let mut records = held.into_records().expect("read");
+        let mut numbers = Vec::new();
+        while let Some(batch) = records.next().expect("read") {
+            for record in &batch.records {
+                let value = &batch.bytes[record.value.clone().expect("a value")];
+                let number = u64::from_le_bytes(*value.first_chunk().expect("eight bytes"));
+                assert_eq!((record.timestamp_ms as u64, record.topic), (number, TopicHandle(3)));
+                assert_eq!(
+                    (&batch.bytes[record.headers.clone()], &record.key),
+                    (&[7u8][..], &None)
+                );
+                numbers.push(number);
+            }
         }
+        numbers
     }
 
     fn tables() -> KeylessTables {
@@ -218,17 +339,43 @@ mod tests {
         let mut tables = tables();
         hold(&mut tables, 1, 100);
         hold(&mut tables, 2, 200);
-        let kept = tables.settle("d.t", &chunk(&format!("{UUID}:1"), 150)).expect("exact");
-        assert_eq!(kept.records.iter().map(|r| r.timestamp_ms).collect::<Vec<_>>(), [2]);
+        let mut answer = view(&mut tables, &format!("{UUID}:1"), 150);
+        assert!(
+            answer.try_recv().is_err(),
+            "the stream is asked for its place between transactions"
+        );
+        tables.reach(&place(200));
+        assert_eq!(answer.try_recv(), Ok(ViewFit::Exact));
+        hold(&mut tables, 3, 300);
+        assert_eq!(kept(&mut tables), [2, 3]);
         assert!(!tables.is_pending("d.t"));
     }
 
     #[test]
-    fn a_transaction_that_may_be_in_the_view_makes_it_inexact() {
+    fn transactions_that_come_after_the_view_is_told_are_divided_too() {
         let mut tables = tables();
-        hold(&mut tables, 2, 150);
-        assert!(tables.settle("d.t", &chunk(&format!("{UUID}:1"), 150)).is_none());
-        assert!(tables.is_pending("d.t"));
+        let mut answer = view(&mut tables, &format!("{UUID}:1-2"), 250);
+        hold(&mut tables, 1, 100);
+        hold(&mut tables, 2, 200);
+        assert!(answer.try_recv().is_err(), "it is not at the end of the view");
+        assert_eq!(tables.tables["d.t"].held.len(), 0, "nothing is kept of what the view has");
+        hold(&mut tables, 3, 300);
+        assert_eq!(answer.try_recv(), Ok(ViewFit::Exact));
+        assert_eq!(kept(&mut tables), [3]);
+    }
+
+    #[test]
+    fn a_transaction_that_may_be_in_the_view_makes_it_inexact() {
+        for told_first in [false, true] {
+            let mut tables = tables();
+            let mut answer = told_first.then(|| view(&mut tables, &format!("{UUID}:1"), 150));
+            hold(&mut tables, 2, 150);
+            let mut answer =
+                answer.take().unwrap_or_else(|| view(&mut tables, &format!("{UUID}:1"), 150));
+            assert_eq!(answer.try_recv(), Ok(ViewFit::InDoubt));
+            assert!(tables.take_settled("d.t").is_none());
+            assert!(tables.is_pending("d.t"));
+        }
     }
 
     #[test]
@@ -236,17 +383,74 @@ mod tests {
         let mut tables = tables();
         hold(&mut tables, 1, 100);
         hold(&mut tables, 2, 200);
-        let mut chunk = chunk("", 150);
-        chunk.keyless =
-            Some(KeylessView { visible_before: Some(place(100)), ..KeylessView::default() });
-        let kept = tables.settle("d.t", &chunk).expect("exact");
-        assert_eq!(kept.records.iter().map(|r| r.timestamp_ms).collect::<Vec<_>>(), [2]);
+        let (fit, mut answer) = oneshot::channel();
+        let view = KeylessView {
+            visible_before: Some(place(100)),
+            high: place(150),
+            ..KeylessView::default()
+        };
+        tables.view(ViewRequest { table: "d.t".into(), view, fit });
+        tables.reach(&place(200));
+        assert_eq!(answer.try_recv(), Ok(ViewFit::Exact));
+        assert_eq!(kept(&mut tables), [2]);
     }
 
     #[test]
-    fn a_closed_window_takes_no_chunk() {
+    fn ddl_makes_a_view_void_at_every_stage() {
         let mut tables = tables();
         tables.reset("d.t");
-        assert!(tables.settle("d.t", &chunk("", 150)).is_none());
+        let mut answer = view(&mut tables, "", 150);
+        assert!(answer.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed));
+        tables.open("d.t");
+        let mut answer = view(&mut tables, "", 150);
+        tables.reset("d.t");
+        assert_eq!(answer.try_recv(), Ok(ViewFit::InDoubt));
+        tables.open("d.t");
+        let mut answer = view(&mut tables, "", 150);
+        tables.reach(&place(150));
+        assert_eq!(answer.try_recv(), Ok(ViewFit::Exact));
+        tables.reset("d.t");
+        assert!(tables.take_settled("d.t").is_none());
+        tables.forget("d.t");
+        assert_eq!(view(&mut tables, "", 1).try_recv(), Ok(ViewFit::Unwanted));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn held_records_come_out_in_order_without_those_of_the_view(
+            sizes in prop::collection::vec((1usize..40, 0usize..90_000), 1..60),
+            in_view in 0usize..60,
+            told_at in 0usize..60,
+        ) {
+            let mut tables = tables();
+            let in_view = in_view.min(sizes.len());
+            let mut answer = None;
+            for (i, &(records, filling)) in sizes.iter().enumerate() {
+                if i == told_at {
+                    let high = in_view as u64 * 10 + 5;
+                    answer = Some(view(&mut tables, &format!("{UUID}:1-{}", in_view.max(1)), high));
+                }
+                let number = i as u64 + 1;
+                for record in 0..records {
+                    hold_record(&mut tables, number, filling / (record + 1));
+                }
+                prop_assert!(tables.tables["d.t"].held.batch.bytes.len() < MEMORY_MAX);
+                end(&mut tables, number, number * 10);
+            }
+            let in_view = in_view.max(1);
+            let mut answer = answer.unwrap_or_else(|| {
+                view(&mut tables, &format!("{UUID}:1-{in_view}"), in_view as u64 * 10 + 5)
+            });
+            tables.reach(&place(100_000));
+            prop_assert_eq!(answer.try_recv(), Ok(ViewFit::Exact));
+            let all = sizes.iter().enumerate();
+            let expected: Vec<u64> = all
+                .skip(in_view)
+                .flat_map(|(i, &(records, _))| std::iter::repeat_n(i as u64 + 1, records))
+                .collect();
+            prop_assert_eq!(kept(&mut tables), expected);
+        }
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod captured_tables;
 mod commit;
 mod defaults;
 mod events;
+mod held_records;
 mod keyless;
 mod live_tables;
 mod metadata;
@@ -18,6 +19,7 @@ mod rare_events;
 mod read_again;
 mod schema_changes;
 mod snapshot_rows;
+mod spooled_rows;
 mod statements;
 pub mod table_history;
 mod tables;
@@ -53,7 +55,7 @@ use crate::{
     config::SourceConfig,
     encode::{envelope::EnvelopeParts, row::RowScratch},
     error::ReaderError,
-    flow::{Input, Order, SpentSender, StreamState, WindowRequest},
+    flow::{Input, Order, SpentSender, SpooledTable, StreamState, WindowRequest},
     metrics::SourceMetrics,
     mysql::catalog::CatalogTable,
     snapshot::window::Windows,
@@ -171,6 +173,9 @@ struct Capture {
     window_requests: Vec<WindowRequest>,
     orders: Vec<Order>,
     keyless: KeylessTables,
+    /// To be written between two transactions.
+    spooled_tables: Vec<SpooledTable>,
+    stop: CancellationToken,
     batch: EncodedBatch,
     parts: EnvelopeParts,
     scratch: RowScratch,
@@ -191,7 +196,7 @@ pub fn run(
     runtime: &tokio::runtime::Handle,
     shutdown: &CancellationToken,
 ) -> Result<(), ReaderError> {
-    let mut capture = Capture::new(setup, runtime)?;
+    let mut capture = Capture::new(setup, runtime, shutdown.clone())?;
     loop {
         let input = runtime.block_on(async {
             tokio::select! {
@@ -216,7 +221,6 @@ pub fn run(
     }
 }
 
-#[expect(clippy::large_enum_variant, reason = "one at a time, taken at once")]
 enum Next {
     Input(Input),
     Tick,
@@ -224,7 +228,11 @@ enum Next {
 }
 
 impl Capture {
-    fn new(setup: CaptureSetup, runtime: &tokio::runtime::Handle) -> Result<Self, ReaderError> {
+    fn new(
+        setup: CaptureSetup,
+        runtime: &tokio::runtime::Handle,
+        stop: CancellationToken,
+    ) -> Result<Self, ReaderError> {
         let consumed = Consumed::parse(setup.coordinates, &setup.position.gtid_set)
             .map_err(|error| ReaderError::PositionLost(format!("the stored position: {error}")))?;
         let reads_again = consumed.needs_prepared() && !setup.position.prepared.is_empty();
@@ -263,6 +271,8 @@ impl Capture {
             window_requests: Vec::new(),
             orders: Vec::new(),
             keyless: KeylessTables::new(setup.keyless_pending),
+            spooled_tables: Vec::new(),
+            stop,
             batch: EncodedBatch::default(),
             parts: EnvelopeParts::default(),
             scratch: RowScratch::default(),
@@ -318,6 +328,14 @@ impl Capture {
             Input::Order(order) => {
                 self.orders.push(order);
                 self.obey_orders()
+            }
+            Input::View(request) => {
+                self.keyless.view(request);
+                Ok(())
+            }
+            Input::Table(table) => {
+                self.spooled_tables.push(table);
+                Ok(())
             }
         }
     }

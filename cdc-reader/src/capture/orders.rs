@@ -184,7 +184,7 @@ impl Capture {
         progress.partial = lacks_rows;
         self.windows.close(table);
         if let Some(held) = self.keyless.give_up(table) {
-            self.append_batch(&held)?;
+            self.append_held(held)?;
         }
         Ok(Some(Request::Stop(table.into())))
     }

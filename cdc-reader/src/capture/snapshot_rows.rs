@@ -1,7 +1,7 @@
 //! Rows of snapshot chunks into the log, once the stream has reached the place at which they hold.
 
 use change_log::EncodedRecord;
-use schemas::wire_format::read_framing;
+use schemas::{position::BinlogPlace, table_id::TableId, wire_format::read_framing};
 
 use super::Capture;
 use crate::{
@@ -20,29 +20,22 @@ impl Capture {
         while let Some(ready) = self.windows.take_ready(&self.boundary)? {
             self.emit_chunk(ready)?;
         }
-        Ok(())
+        self.emit_spooled_tables()
     }
 
     fn emit_chunk(&mut self, ready: ReadyChunk) -> Result<(), ReaderError> {
         let ReadyChunk { chunk, updates } = ready;
         let table = table_of(&chunk);
-        let mut kept = None;
-        if self.keyless.is_pending(&table) {
-            kept = self.keyless.settle(&table, &chunk);
-            if kept.is_none() {
-                // `committed` is dropped with the chunk: the snapshot reader takes a new view.
-                return Ok(());
-            }
-        }
+        // A chunk of a table without a key is the end of one that is gone.
+        let held = self.keyless.give_up(&table);
         // The chunk that ends a table which is gone has no shape.
         if !chunk.rows.is_empty() && !self.position.stopped.contains_key(&table) {
             let again = self.position.snapshots.get(&table).is_some_and(|progress| progress.again);
             self.append_rows(&chunk, again)?;
             self.append_updates(&chunk, updates)?;
         }
-        if let Some(held) = kept.filter(|held| !held.records.is_empty()) {
-            // The order is the log's: rows of the view first, then the events that are not in it.
-            self.append_batch(&held)?;
+        if let Some(held) = held {
+            self.append_held(held)?;
         }
         let now_ms = self.now_us / 1000;
         let progress = self.position.snapshots.entry(table.clone()).or_default();
@@ -133,26 +126,29 @@ impl Capture {
         Ok(())
     }
 
+    /// What every row of a table says of itself.
+    pub(super) fn fill_snapshot_parts(&mut self, id: &TableId, high: &BinlogPlace, again: bool) {
+        let block = SourceBlock {
+            version: SOURCE_VERSION,
+            source: &self.source,
+            snapshot: if again { "incremental" } else { "true" },
+            database: &id.database,
+            table: &id.table,
+            committed_at_us: self.now_us,
+            server_id: 0,
+            gtid: "",
+            file: &high.file,
+            offset: high.offset,
+            thread: 0,
+        };
+        self.parts.fill(&block, self.now_us);
+        self.parts.set_op(b'r');
+    }
+
     fn append_rows(&mut self, chunk: &SnapshotChunk, again: bool) -> Result<(), ReaderError> {
         let target =
             self.tables.target_of_schema(&chunk.schema, self.writer.as_mut(), &mut self.batch)?;
-        self.parts.fill(
-            &SourceBlock {
-                version: SOURCE_VERSION,
-                source: &self.source,
-                snapshot: if again { "incremental" } else { "true" },
-                database: &chunk.schema.id.database,
-                table: &chunk.schema.id.table,
-                committed_at_us: self.now_us,
-                server_id: 0,
-                gtid: "",
-                file: &chunk.high.file,
-                offset: chunk.high.offset,
-                thread: 0,
-            },
-            self.now_us,
-        );
-        self.parts.set_op(b'r');
+        self.fill_snapshot_parts(&chunk.schema.id, &chunk.high, again);
         let mut headers = None;
         for (key, row) in &chunk.rows {
             let bytes = &mut self.batch.bytes;

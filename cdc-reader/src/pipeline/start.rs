@@ -22,6 +22,7 @@ use crate::{
         resume::{first_position, stored_position},
     },
     snapshot::{changed_keys::remember_changed_keys, window::Windows},
+    spool,
     table_filter::TableFilter,
 };
 
@@ -119,7 +120,7 @@ pub(super) async fn windows(
     to_read: &[CatalogTable],
     progress: &BTreeMap<String, TableSnapshot>,
 ) -> Result<Windows, ReaderError> {
-    let mut windows = Windows::new(&std::env::temp_dir());
+    let mut windows = Windows::new(&spool::folder());
     to_read.iter().for_each(|table| windows.open(&table.name()));
     // Rows that are read again are for tables kept as state alone: for those the chunks' own windows suffice.
     let again =

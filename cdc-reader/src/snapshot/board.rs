@@ -25,7 +25,7 @@ use crate::{error::ReaderError, mysql::catalog::CatalogTable};
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How often progress is logged.
-const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a reader is to do.
 #[derive(Debug)]

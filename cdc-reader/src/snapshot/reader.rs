@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::SourceConfig,
     error::{Action, ReaderError},
-    flow::{Input, InputSender, KeylessView, SnapshotChunk, StreamState, TablePart, WindowRequest},
+    flow::{Input, InputSender, SnapshotChunk, StreamState, TablePart, WindowRequest},
     mysql::{
         catalog::{self, CatalogTable},
         connect,
@@ -92,7 +92,6 @@ pub(super) struct ChunkEnd {
     pub(super) part: TablePart,
     pub(super) zero_dates: u64,
     pub(super) invalid_texts: u64,
-    pub(super) keyless: Option<KeylessView>,
 }
 
 /// The memory that the readers of one source have for their chunks.
@@ -196,10 +195,9 @@ impl SnapshotReader {
             rows_estimated: 0,
             zero_dates: 0,
             invalid_texts: 0,
-            keyless: None,
             committed,
         };
-        self.inbox.send(Input::Chunk(chunk)).await.map_err(|_| ChunkFailure::Closed)?;
+        self.give(Input::Chunk(chunk)).await?;
         answer.await.map_err(|_| self.dropped())
     }
 
@@ -241,7 +239,6 @@ impl SnapshotReader {
             part: TablePart::Range(done.clone()),
             zero_dates: writer.zero_dates,
             invalid_texts: writer.invalid_texts,
-            keyless: None,
         };
         self.board.sent(part, rows, bytes);
         let answer = self.send(part, read, end).await?;
@@ -390,7 +387,6 @@ impl SnapshotReader {
                 part: TablePart::Rest,
                 zero_dates: 0,
                 invalid_texts: 0,
-                keyless: None,
             };
             let given_up = match self.open_window(part).await {
                 Ok(_) => self.send_and_wait(part, ReadRows::default(), end).await,
@@ -426,7 +422,7 @@ impl SnapshotReader {
     ) -> Result<StreamState, ChunkFailure> {
         let (reply, answer) = oneshot::channel();
         let request = WindowRequest { table: table.to_owned(), order, restart, reply };
-        self.inbox.send(Input::OpenWindow(request)).await.map_err(|_| ChunkFailure::Closed)?;
+        self.give(Input::OpenWindow(request)).await?;
         answer.await.map_err(|_| self.dropped())
     }
 
@@ -449,10 +445,9 @@ impl SnapshotReader {
             rows_estimated: part.table.rows_estimated(),
             zero_dates: end.zero_dates,
             invalid_texts: end.invalid_texts,
-            keyless: end.keyless,
             committed,
         };
-        self.inbox.send(Input::Chunk(chunk)).await.map_err(|_| ChunkFailure::Closed)?;
+        self.give(Input::Chunk(chunk)).await?;
         Ok(answer)
     }
 
@@ -467,7 +462,7 @@ impl SnapshotReader {
         answer.await.map_err(|_| self.dropped())
     }
 
-    fn dropped(&self) -> ChunkFailure {
+    pub(super) fn dropped(&self) -> ChunkFailure {
         if self.inbox.is_closed() { ChunkFailure::Closed } else { ChunkFailure::Refused }
     }
 
@@ -490,8 +485,8 @@ impl SnapshotReader {
         })
     }
 
-    /// Gives the connection up, with whatever is still on its way.
-    pub(super) fn drop_link(&mut self) {
-        self.link = None;
+    /// To the encode thread.
+    pub(super) async fn give(&self, input: Input) -> Result<(), ChunkFailure> {
+        self.inbox.send(input).await.map_err(|_| ChunkFailure::Closed)
     }
 }

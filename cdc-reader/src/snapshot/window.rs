@@ -15,7 +15,7 @@ use std::{
 use schemas::{position::BinlogPlace, row_digest::row_digest};
 
 use super::key_memory::KeyMemory;
-use crate::{error::ReaderError, flow::SnapshotChunk};
+use crate::{error::ReaderError, flow::SnapshotChunk, spool::folder_failed};
 
 /// The digest by which a key datum is remembered. 128 bits: two keys that share one are not to be expected.
 pub fn key_digest(key: &[u8]) -> u128 {
@@ -207,14 +207,7 @@ impl Windows {
     }
 
     fn memory_failed(&self, error: &io::Error) -> ReaderError {
-        ReaderError::Transient {
-            place: "this machine".into(),
-            reason: format!(
-                "the keys that change while tables are read do not fit into memory and cannot be kept in {} ({error}): \
-                 make room there, or set TMPDIR to a folder with room",
-                self.memory.folder().display()
-            ),
-        }
+        folder_failed("the keys that change while tables are read", self.memory.folder(), error)
     }
 
     /// Holds an update that lacks columns. A chunk's row may be older than it, and must come before it; an update from
@@ -322,7 +315,6 @@ mod tests {
             rows_estimated: 2,
             zero_dates: 0,
             invalid_texts: 0,
-            keyless: None,
             committed,
         };
         (chunk, answer)

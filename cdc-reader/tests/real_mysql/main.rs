@@ -9,6 +9,7 @@ mod debezium_schemas;
 mod dump;
 mod following;
 mod json_differences;
+mod keyless;
 mod login;
 mod mariadb;
 mod mariadb_columns;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use cdc_reader::{
     ReaderMetrics,
-    flow::{Input, SnapshotChunk, StreamState, TablePart},
+    flow::{Input, SnapshotChunk, SpooledTable, StreamState, TablePart, ViewFit, ViewRequest},
     mysql::{catalog::CatalogTable, place::gtid_executed},
     snapshot::{self, request::Request, throttle::Throttle},
 };
@@ -49,16 +49,36 @@ impl Played {
         Self { received, shutdown, run, state }
     }
 
+    async fn view(&mut self) -> ViewRequest {
+        match self.next().await {
+            Some(Input::View(request)) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn table(&mut self) -> SpooledTable {
+        match self.next().await {
+            Some(Input::Table(table)) => table,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// The next chunk, its window answered; `None` when the snapshot has ended.
     pub async fn chunk(&mut self) -> Option<SnapshotChunk> {
+        match self.next().await? {
+            Input::Chunk(chunk) => Some(chunk),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn next(&mut self) -> Option<Input> {
         loop {
             match self.received.recv().await? {
                 Input::OpenWindow(request) => {
                     self.state.generation += u64::from(request.restart);
                     request.reply.send(self.state.clone()).expect("is awaited");
                 }
-                Input::Chunk(chunk) => return Some(chunk),
-                other => panic!("{other:?}"),
+                other => return Some(other),
             }
         }
     }
@@ -164,9 +184,18 @@ fn row_of_a_table_that_was_changed_meanwhile_is_no_bad_row() {
         db.run("ALTER TABLE t MODIFY v VARCHAR(9);\nINSERT INTO t VALUES (1,'a');\nALTER TABLE n MODIFY v VARCHAR(9);\nINSERT INTO n VALUES ('a')").await;
         let mut played = Played::start(&mut db, tables, BTreeMap::new(), 1).await;
         let mut read = Vec::new();
-        while let Some(chunk) = played.chunk().await {
-            read.extend(chunk.rows.iter().map(|_| chunk.schema.id.table.clone()));
-            chunk.committed.send(()).expect("is awaited");
+        while let Some(input) = played.next().await {
+            let (table, rows, committed) = match input {
+                Input::View(request) => {
+                    request.fit.send(ViewFit::Exact).expect("is awaited");
+                    continue;
+                }
+                Input::Chunk(chunk) => (chunk.schema, chunk.rows.len(), chunk.committed),
+                Input::Table(table) => (table.schema, table.rows.len() as usize, table.committed),
+                other => panic!("{other:?}"),
+            };
+            read.extend((0..rows).map(|_| table.id.table.clone()));
+            committed.send(()).expect("is awaited");
         }
         read.sort();
         assert_eq!(read, ["n", "t"]);
@@ -199,27 +228,50 @@ fn changed_order_of_the_key_begins_the_table_anew() {
 }
 
 #[test]
-fn table_without_a_key_is_one_chunk_from_one_view() {
+fn table_without_a_key_is_read_from_one_view_once_it_is_exact() {
     block_on(async {
         let mut db = shared().database().await;
         db.run("CREATE TABLE log (a INT);\nINSERT INTO log VALUES (1),(1),(2)").await;
         let tables = db.catalog().await.tables;
         let mut played = Played::start(&mut db, tables, BTreeMap::new(), 1).await;
-        let chunk = played.chunk().await.expect("a chunk");
-        assert_eq!(size_and_end(&chunk), (3, None));
-        let view = chunk.keyless.as_ref().expect("a view");
-        assert!(!view.executed_before.is_empty());
-        assert!(chunk.rows.iter().all(|(key, row)| key.is_empty() && row.len() == 2));
-        drop(chunk);
-        let again = played.chunk().await.expect("a new view");
-        assert_eq!(again.rows.len(), 3);
-        again.committed.send(()).expect("is awaited");
+        let in_doubt = played.view().await;
+        db.run("INSERT INTO log VALUES (3)").await;
+        in_doubt.fit.send(ViewFit::InDoubt).expect("is awaited");
+        let exact = played.view().await;
+        assert!(!exact.view.executed_before.is_empty() && !exact.view.high.file.is_empty());
+        // Not in the view.
+        db.run("INSERT INTO log VALUES (4)").await;
+        exact.fit.send(ViewFit::Exact).expect("is awaited");
+        let table = played.table().await;
+        assert_eq!((table.rows.len(), &table.high), (4, &exact.view.high));
+        // Refused: everything begins anew.
+        drop(table);
+        played.view().await.fit.send(ViewFit::Exact).expect("is awaited");
+        let table = played.table().await;
+        assert_eq!(table.rows.len(), 5);
+        let (mut rows, mut bytes) = (table.rows.into_entries().expect("read"), Vec::new());
+        while rows.next(&mut bytes).expect("read").is_some() {}
+        // Each the branch of its union and a zigzag number.
+        assert_eq!(bytes, [2, 2, 2, 2, 2, 4, 2, 6, 2, 8]);
+        table.committed.send(()).expect("is awaited");
         assert!(played.chunk().await.is_none());
         played.run.await.expect("joins").expect("ends well");
     });
 }
 
-/// Otherwise its window stays open, and the table is not read when it is there again.
+#[test]
+fn table_that_is_not_wanted_any_more_is_left_alone() {
+    block_on(async {
+        let mut db = shared().database().await;
+        db.run("CREATE TABLE log (a INT);\nINSERT INTO log VALUES (1)").await;
+        let tables = db.catalog().await.tables;
+        let mut played = Played::start(&mut db, tables, BTreeMap::new(), 1).await;
+        played.view().await.fit.send(ViewFit::Unwanted).expect("is awaited");
+        assert!(played.chunk().await.is_none());
+        played.run.await.expect("joins").expect("ends well");
+    });
+}
+
 #[test]
 fn table_that_is_gone_when_it_is_to_be_read_is_told_to_the_stream() {
     block_on(async {

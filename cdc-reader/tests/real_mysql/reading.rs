@@ -87,6 +87,21 @@ impl Reading {
             .collect()
     }
 
+    /// How large the log's files are, with what is not committed.
+    pub fn log_bytes(&self) -> u64 {
+        let LogConfig::Embedded { path, .. } = &self.log else { return 0 };
+        let files = std::fs::read_dir(path).into_iter().flatten().flatten();
+        files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+    }
+
+    /// The values of a table's records as they are in the log.
+    pub fn values(&self, table: &str) -> Vec<Vec<u8>> {
+        let (database, table) = table.split_once('.').expect("database.table");
+        let topic = TableId::new(&self.config.name, database, table).topic();
+        let mut reader = open_reader(&self.log, PATIENCE).expect("a log");
+        all(reader.as_mut(), &topic).into_iter().filter_map(|(_, value)| value).collect()
+    }
+
     pub async fn wait_for(&self, table: &str, expected: &[&str]) {
         let started = Instant::now();
         loop {
