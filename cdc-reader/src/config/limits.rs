@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn readers_are_reduced_to_fit() {
-        for (most, wanted, expected) in [(0, 2, 2), (0, 0, 1), (5, 8, 1), (7, 8, 3), (20, 8, 8)] {
+        for (most, wanted, expected) in [(0, 2, 2), (0, 0, 1), (6, 8, 1), (9, 8, 2), (20, 8, 8)] {
             let source = source(serde_json::json!({ "max_connections": most }));
             assert_eq!(source.limits_finding(), None);
             assert_eq!(source.readers_that_fit(wanted), expected, "{most} {wanted}");
