@@ -180,7 +180,10 @@ impl Gatherer {
         }
         status.log_end = ends.iter().map(|(_, end)| end).sum();
         let progress = position.and_then(|p| p.snapshots.get(&short));
-        status.snapshot = progress.filter(|progress| !progress.left_out).map(SnapshotStatus::new);
+        let held_back = position.and_then(|p| p.snapshots_held_back.as_deref());
+        status.snapshot = progress
+            .filter(|progress| !progress.left_out)
+            .map(|progress| SnapshotStatus::new(progress).held_back(held_back));
         status.stopped = position.and_then(|p| p.stopped.get(&short)).cloned();
 
         let own = self.sink.as_ref().and_then(|sink| sink.tables().remove(&status.name));

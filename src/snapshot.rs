@@ -133,7 +133,10 @@ async fn add(config: &Config, args: &AddArgs) -> anyhow::Result<()> {
             _ => format!("{table}: its rows are being read"),
         });
     }
-    while args.wait {
+    if !args.wait {
+        return Ok(());
+    }
+    loop {
         let mut left = Vec::new();
         for table in &signal.tables {
             if let Some(sentence) = position.stopped.get(table) {
@@ -145,12 +148,11 @@ async fn add(config: &Config, args: &AddArgs) -> anyhow::Result<()> {
         }
         if left.is_empty() {
             print_line("all rows are in the change log");
-            break;
+            return Ok(());
         }
         tokio::time::sleep(PAUSE).await;
         position = self::position(&config.log, &source.name).await?.unwrap_or_default();
     }
-    Ok(())
 }
 
 fn new_signal(action: SignalAction, tables: Vec<String>) -> Signal {

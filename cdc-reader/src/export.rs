@@ -11,6 +11,7 @@
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use mysql_async::{Conn, prelude::Queryable};
+use prometheus::Registry;
 use schemas::{
     avro_schema::{AvroOptions, envelope_schema},
     table_id::TableId,
@@ -22,6 +23,7 @@ use tracing::warn;
 use crate::{
     config::SourceConfig,
     error::{Action, ReaderError},
+    metrics::ReaderMetrics,
     mysql::{
         catalog::{self, CatalogTable},
         connect::{self, Server, classify},
@@ -31,6 +33,7 @@ use crate::{
         avro_row::RowWriter,
         chunk_plan::{ChunkRange, KeyText, chunk_select, quoted_table},
         chunk_read::{Overflow, ReadFailure, ReadRows, read_chunk},
+        throttle::Throttle,
     },
 };
 
@@ -82,6 +85,8 @@ pub struct ExportTable {
     request: ExportRequest,
     link: Option<(Conn, Server)>,
     rows: RowLink,
+    /// The source's limits, for this export alone.
+    throttle: Throttle,
     /// The chosen columns and those of the key, which the walk needs.
     walked: CatalogTable,
     /// The same as rows: without a key, whose columns cannot hold the NULL that a zero date becomes.
@@ -117,8 +122,18 @@ impl ExportTable {
         }
         let mut written = walked.clone();
         Arc::make_mut(&mut written.schema).key.clear();
-        let (config, rows) = (config.clone(), RowLink::new(Arc::new(config.clone())));
-        Ok(Self { config, request, link: Some((connection, server)), rows, walked, written })
+        // How long it waits is counted for the source's own snapshots only.
+        let throttle = Throttle::new(config, ReaderMetrics::new(&Registry::new()).source(&config.name))?;
+        let rows = RowLink::new(Arc::new(config.clone()));
+        Ok(Self {
+            config: config.clone(),
+            request,
+            link: Some((connection, server)),
+            rows,
+            throttle,
+            walked,
+            written,
+        })
     }
 
     /// The Avro schema whose `after` is what a row is.
@@ -158,7 +173,7 @@ impl ExportTable {
         let (mut tries, mut pause) = (0, PAUSE_MIN);
         loop {
             let fitting = CHUNK_BYTES as u64 / row_bytes.max(1);
-            let limit = u64::from(self.config.snapshot_chunk_rows).min(fitting).max(1);
+            let limit = u64::from(self.config.chunk_rows()).min(fitting).max(1);
             let read = match self.chunk(after.clone(), limit, writer).await {
                 Ok((read, back)) => {
                     writer = back;
@@ -203,6 +218,8 @@ impl ExportTable {
         rows: u64,
         mut writer: RowWriter,
     ) -> Result<(ReadRows, RowWriter), ReaderError> {
+        let (connection, _) = link(&mut self.link, &self.config).await?;
+        self.throttle.before_chunk(connection).await?;
         let (table, filter) = (self.walked.clone(), self.request.filter.clone());
         let work = move |connection: &mut RowConnection| {
             let (after, filter) = (after.as_deref(), filter.as_deref());
@@ -212,6 +229,7 @@ impl ExportTable {
                 .map(|read| (read, writer))
         };
         let read = self.rows.run(work).await;
+        self.throttle.read(read.as_ref().map_or(0, |(read, _)| read.rows.len() as u64));
         read.map_err(|failure| failed(failure, &connect::place(&self.config), &self.walked))
     }
 

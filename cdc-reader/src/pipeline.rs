@@ -244,6 +244,7 @@ async fn attempt(
         history,
         spent,
         committed: source.committed.clone(),
+        held_back: source.throttle.states(),
         ..CaptureSetup::new(config, filter, writer, source.metrics.clone())
     };
     let mut captured = spawn_capture(setup, received, stop.clone())?;

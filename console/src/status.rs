@@ -159,6 +159,14 @@ impl SnapshotStatus {
         }
     }
 
+    /// With why the source's snapshots wait, if they do.
+    pub fn held_back(mut self, reason: Option<&str>) -> Self {
+        if !self.done && self.state != SnapshotState::Paused {
+            self.reason = reason.map(|reason| format!("(held back: {reason})"));
+        }
+        self
+    }
+
     /// With the speed of late.
     pub fn at_speed(mut self, rows_per_second: Option<f64>, bytes_per_second: Option<f64>) -> Self {
         if self.done || self.state == SnapshotState::Paused {

@@ -223,6 +223,9 @@ pub struct Position {
     /// Snapshot progress by `database.table`.
     #[serde(default)]
     pub snapshots: BTreeMap<String, TableSnapshot>,
+    /// Why no snapshot reads on at this moment: a limit of the load on the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots_held_back: Option<String>,
     /// Tables that were stopped, by `database.table`, with the sentence that says why and what to do.
     #[serde(default)]
     pub stopped: BTreeMap<String, String>,

@@ -143,6 +143,35 @@ fn paused_snapshot_stays_so_over_a_kill_and_goes_on_where_it_was() {
 }
 
 #[test]
+fn snapshot_that_is_held_back_says_why_and_the_stream_goes_on() {
+    let Some(mysql) = MySql::shared() else { return };
+    let db = mysql.new_database("held_back");
+    let name = format!("{db}.t");
+    fill(mysql, &name, 10);
+    // Nobody listens at port 1: a replica that does not answer counts as one that is behind.
+    let settings = "snapshot_pause_replica_lag_seconds = 5\n\
+                    snapshot_replicas = [\"mysql://root@127.0.0.1:1\"]";
+    let patterns = [format!("{db}.*")];
+    let scenario = Scenario::with_source_settings(mysql, &db, &[&patterns[0]], settings, "");
+    let mut running = scenario.start("up");
+    eventually(CATCH_UP, "status says why nothing is read", || {
+        let said = run(&scenario, &["status", &name]).stdout;
+        said.contains("held back: 127.0.0.1:1 cannot be asked")
+    });
+    mysql.exec(&format!("insert into {name} values (0, 'streamed')"));
+    wait_value(&scenario, &format!("select v from {db}.{name} where id = 0"), "streamed");
+    assert_eq!(state(&scenario, &name).1, 0);
+
+    running.terminate();
+    assert!(running.wait_exit(CATCH_UP).success());
+    scenario.edit(settings, "");
+    let _running = scenario.start("up");
+    scenario.verify();
+    let said = snapshot(&scenario, &["status", &name]);
+    assert!(!said.contains("held back"), "{said}");
+}
+
+#[test]
 fn ended_snapshot_leaves_its_table_streamed_and_marked_until_it_is_added() {
     let Some(mysql) = MySql::shared() else { return };
     let db = mysql.new_database("ended");

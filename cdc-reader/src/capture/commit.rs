@@ -46,6 +46,7 @@ impl Capture {
     /// Commits when it is due: between transactions by time or bytes, inside one by bytes alone.
     pub(super) fn commit_if_due(&mut self) -> Result<(), ReaderError> {
         let bytes = self.bytes_uncommitted + self.batch.bytes.len();
+        self.moved |= *self.held_back.borrow() != self.position.snapshots_held_back;
         let waited = self.now.duration_since(self.last_commit);
         let due = match &self.transaction {
             Some(_) => bytes >= PART_BYTES,
@@ -100,6 +101,7 @@ impl Capture {
 
     /// Enters the chunks in flight, for whoever looks at the position, and tells the metrics.
     fn tell_progress(&mut self) {
+        self.position.snapshots_held_back = self.held_back.borrow().clone();
         for (table, chunks) in self.windows.in_flight() {
             if let Some(progress) = self.position.snapshots.get_mut(table) {
                 progress.in_flight = u32::try_from(chunks).unwrap_or(u32::MAX);

@@ -106,6 +106,8 @@ pub struct CaptureSetup {
     pub history: TableHistory,
     /// Tells what was committed last.
     pub committed: watch::Sender<Position>,
+    /// Why no snapshot reads on at this moment.
+    pub held_back: watch::Receiver<Option<String>>,
 }
 
 impl CaptureSetup {
@@ -136,6 +138,7 @@ impl CaptureSetup {
             live: LiveServer::default(),
             history: TableHistory::default(),
             committed: watch::Sender::default(),
+            held_back: watch::channel(None).1,
         }
     }
 }
@@ -151,6 +154,7 @@ struct Capture {
     /// As it will be committed; `gtid_set` and `place` are filled in by `commit`.
     position: Position,
     committed: watch::Sender<Position>,
+    held_back: watch::Receiver<Option<String>>,
     consumed: Consumed,
     prepared: PreparedParts,
     /// The stream began before the position, for XA transactions that are undecided; what is in the log already is passed
@@ -264,6 +268,7 @@ impl Capture {
             boundary: setup.position.place.clone(),
             position: setup.position,
             committed: setup.committed,
+            held_back: setup.held_back,
             consumed,
             place: BinlogPlace::default(),
             transaction: None,

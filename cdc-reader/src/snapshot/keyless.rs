@@ -171,7 +171,7 @@ async fn read_into(
         let mut rows = Spool::new(format!("rows of {name}, which has no key,"), &folder());
         let (mut failure, mut reported) = (None, Instant::now());
         connection.select(&sql, |row| {
-            let expected = if rows.len() == 0 { writer.expect(row.kinds) } else { Ok(()) };
+            let expected = if rows.is_empty() { writer.expect(row.kinds) } else { Ok(()) };
             let written =
                 expected.and_then(|()| rows.push(|out| writer.write(row.bytes, out).map(drop)));
             failure = match (written, rows.spill_if_full()) {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use mysql_async::Conn;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::token_bucket::TokenBucket;
@@ -45,7 +45,7 @@ pub struct Throttle {
     gate: tokio::sync::Mutex<Gate>,
     /// A chunk was settled, so that the next may be due earlier than it seemed.
     settled: Notify,
-    state: Mutex<Option<String>>,
+    state: watch::Sender<Option<String>>,
     began: Instant,
     metrics: SourceMetrics,
 }
@@ -87,7 +87,7 @@ impl Throttle {
                 pause: None,
             }),
             settled: Notify::new(),
-            state: Mutex::new(None),
+            state: watch::Sender::new(None),
             began: Instant::now(),
             metrics,
         })
@@ -131,7 +131,12 @@ impl Throttle {
 
     /// Why snapshots wait at this moment; `None` when they do not.
     pub fn state(&self) -> Option<String> {
-        unpoisoned(&self.state).clone()
+        self.state.borrow().clone()
+    }
+
+    /// [`Self::state`], for whoever keeps asking.
+    pub fn states(&self) -> watch::Receiver<Option<String>> {
+        self.state.subscribe()
     }
 
     fn take_chunk(&self) -> Result<(), Duration> {
@@ -161,7 +166,7 @@ impl Waiting<'_> {
             info!(source = %self.throttle.source, reason = sentence, "snapshot pauses");
         }
         self.reason = Some(reason);
-        *unpoisoned(&self.throttle.state) = Some(sentence.to_owned());
+        self.throttle.state.send_replace(Some(sentence.to_owned()));
     }
 
     fn count(&mut self) {
@@ -184,7 +189,7 @@ impl Drop for Waiting<'_> {
         if matches!(self.reason, Some(Reason::ThreadsRunning | Reason::ReplicaLag)) {
             info!(source = %self.throttle.source, "snapshot goes on");
         }
-        *unpoisoned(&self.throttle.state) = None;
+        self.throttle.state.send_replace(None);
     }
 }
 
