@@ -123,7 +123,8 @@ impl ExportTable {
         let mut written = walked.clone();
         Arc::make_mut(&mut written.schema).key.clear();
         // How long it waits is counted for the source's own snapshots only.
-        let throttle = Throttle::new(config, ReaderMetrics::new(&Registry::new()).source(&config.name))?;
+        let throttle =
+            Throttle::new(config, ReaderMetrics::new(&Registry::new()).source(&config.name))?;
         let rows = RowLink::new(Arc::new(config.clone()));
         Ok(Self {
             config: config.clone(),

@@ -1,5 +1,7 @@
 //! Rows of snapshot chunks into the log, once the stream has reached the place at which they hold.
 
+use std::ops::Range;
+
 use change_log::EncodedRecord;
 use schemas::{position::BinlogPlace, table_id::TableId, wire_format::read_framing};
 
@@ -149,19 +151,10 @@ impl Capture {
         let target =
             self.tables.target_of_schema(&chunk.schema, self.writer.as_mut(), &mut self.batch)?;
         self.fill_snapshot_parts(&chunk.schema.id, &chunk.high, again);
-        let mut headers = None;
+        let mut headers = BatchHeaders::default();
         for (key, row) in &chunk.rows {
             let bytes = &mut self.batch.bytes;
-            if bytes.is_empty() {
-                // What was there is in the log.
-                headers = None;
-            }
-            // All records of a batch point at the same headers.
-            let headers = headers.get_or_insert_with(|| {
-                let start = bytes.len();
-                bytes.extend_from_slice(&self.metadata.headers);
-                start..bytes.len()
-            });
+            let headers = headers.place(bytes, &self.metadata.headers);
             let start = bytes.len();
             bytes.extend_from_slice(&target.schemas.value.framing);
             bytes.extend_from_slice(&[0, 2]);
@@ -178,11 +171,31 @@ impl Capture {
                 topic: target.topic,
                 key,
                 value: Some(value),
-                headers: headers.clone(),
+                headers,
                 timestamp_ms: self.now_us / 1000,
             });
             self.append_if_full()?;
         }
         Ok(())
+    }
+}
+
+/// Where the headers of a batch are: all its records point at the same ones.
+#[derive(Default)]
+pub(super) struct BatchHeaders(Option<Range<usize>>);
+
+impl BatchHeaders {
+    /// Writes them once into each batch.
+    pub(super) fn place(&mut self, batch: &mut Vec<u8>, headers: &[u8]) -> Range<usize> {
+        if batch.is_empty() {
+            // What was there is in the log.
+            self.0 = None;
+        }
+        let written = self.0.get_or_insert_with(|| {
+            let start = batch.len();
+            batch.extend_from_slice(headers);
+            start..batch.len()
+        });
+        written.clone()
     }
 }

@@ -6,7 +6,7 @@
 
 use change_log::EncodedRecord;
 
-use super::{Capture, held_records::HeldRecords};
+use super::{Capture, held_records::HeldRecords, snapshot_rows::BatchHeaders};
 use crate::{error::ReaderError, flow::SpooledTable};
 
 impl Capture {
@@ -32,19 +32,10 @@ impl Capture {
             self.tables.target_of_schema(&schema, self.writer.as_mut(), &mut self.batch)?;
         self.fill_snapshot_parts(&schema.id, &high, again);
         let mut rows = rows.into_entries()?;
-        let mut headers = None;
+        let mut headers = BatchHeaders::default();
         loop {
             let bytes = &mut self.batch.bytes;
-            if bytes.is_empty() {
-                // What was there is in the log.
-                headers = None;
-            }
-            // All records of a batch point at the same headers.
-            let headers = headers.get_or_insert_with(|| {
-                let start = bytes.len();
-                bytes.extend_from_slice(&self.metadata.headers);
-                start..bytes.len()
-            });
+            let headers = headers.place(bytes, &self.metadata.headers);
             let start = bytes.len();
             bytes.extend_from_slice(&target.schemas.value.framing);
             bytes.extend_from_slice(&[0, 2]);
@@ -57,7 +48,7 @@ impl Capture {
                 topic: target.topic,
                 key: None,
                 value: Some(start..bytes.len()),
-                headers: headers.clone(),
+                headers,
                 timestamp_ms: self.now_us / 1000,
             });
             self.append_if_full()?;
