@@ -1,5 +1,6 @@
 //! The command `binlake`: parses, calls a package, prints.
 
+mod allocator;
 mod check;
 mod config;
 mod demo;
@@ -95,6 +96,7 @@ struct ListenArgs {
 }
 
 fn main() -> ExitCode {
+    allocator::give_large_memory_back();
     let cli = Cli::parse();
     start_logging(&cli);
     let runtime = match tokio::runtime::Runtime::new() {
