@@ -182,7 +182,6 @@ pub async fn verify(
                 lake: &config.lake,
                 table: id,
                 mode,
-                gap: progress.is_some_and(|progress| progress.gap),
                 deadline: Instant::now() + timeout,
             };
             let not_proved = |reason: String| TableResult {

@@ -101,6 +101,14 @@ impl CaughtUp {
         }
     }
 
+    /// Whether changes of the table were missed and its rows read anew, as the newest position knows: that may have come
+    /// about since the comparison began.
+    pub async fn has_gap(&mut self, sides: &Sides<'_>) -> Result<bool, NotCaughtUp> {
+        let table = format!("{}.{}", sides.table.database, sides.table.table);
+        let position = self.position(&sides.source.name).await?.unwrap_or_default();
+        Ok(position.snapshots.get(&table).is_some_and(|progress| progress.gap || progress.anew))
+    }
+
     async fn reader_past(
         &mut self,
         sides: &Sides<'_>,

@@ -167,7 +167,7 @@ fn generated_invisible_key_is_a_key_even_when_the_server_hides_it() {
         )
         .await;
         let mut other = db.config.clone();
-        other.snapshot_chunk_rows = 1;
+        (other.snapshot_chunk_rows, other.snapshot_readers) = (1, 1);
         let name = format!("{}.log", db.name);
         let mut reading = Reading::new(other);
         reading.start();
