@@ -10,7 +10,7 @@ use rusqlite::{Connection, params};
 
 use super::{
     database::{open_for_reading, sqlite_error, unfit},
-    segment::StoredSegment,
+    segment::{DamagedSegment, StoredSegment},
 };
 use crate::{
     error::LogError,
@@ -155,7 +155,7 @@ impl LogFile {
             .query_row(params![stored.id, out.next_offset], |row| row.get(0))?;
         let mut expected = start;
         let mut statement = transaction.prepare_cached(
-            "SELECT base_offset, length(payload), layout, payload FROM segment
+            "SELECT base_offset, layout, payload FROM segment
              WHERE topic_id = ?1 AND base_offset >= ?2 AND base_offset < ?3 ORDER BY base_offset",
         )?;
         let mut rows = statement.query(params![
@@ -166,24 +166,33 @@ impl LogFile {
         let wanted = out.next_offset;
         while let Some(row) = rows.next()? {
             let base_offset: i64 = row.get(0)?;
-            let length = usize::try_from(row.get::<_, i64>(1)?).unwrap_or(usize::MAX);
+            let (layout, payload) = (row.get_ref(1)?.as_blob()?, row.get_ref(2)?.as_blob()?);
+            let segment = StoredSegment { base_offset, layout, payload };
+            let damage = |error: DamagedSegment| {
+                Ok(Found::Damage { offset: base_offset, reason: error.to_string() })
+            };
+            let length = match segment.payload_length() {
+                Ok(length) => length,
+                Err(error) => return damage(error),
+            };
             if !out.records.is_empty() && out.bytes.len().saturating_add(length) > BATCH_BYTES {
                 return Ok(Found::Records);
             }
-            let damage = |reason: String| Ok(Found::Damage { offset: base_offset, reason });
             if expected != Some(base_offset) {
                 break;
             }
-            let (layout, payload) = (row.get_ref(2)?.as_blob()?, row.get_ref(3)?.as_blob()?);
-            let segment = StoredSegment { base_offset, layout, payload };
-            match segment.spans(out.bytes.len(), wanted, &mut out.records) {
+            let start = out.bytes.len();
+            let read = segment.spans(start, wanted, &mut out.records).and_then(|next_offset| {
+                segment.append_payload(&mut out.bytes)?;
+                Ok(next_offset)
+            });
+            match read {
                 Ok(next_offset) => {
                     out.next_offset = next_offset;
                     expected = Some(next_offset);
                 }
-                Err(error) => return damage(error.to_string()),
+                Err(error) => return damage(error),
             }
-            out.bytes.extend_from_slice(payload);
         }
         if out.next_offset > wanted {
             return Ok(Found::Records);

@@ -8,13 +8,25 @@
 //! A segment with record headers has version 2. After the records its layout has, per record with headers, two varints:
 //! how many records without headers stand before it since the last such record, and the length of its headers. The
 //! headers follow the keys and values in the payload. Segments without headers stay as they were: version 1.
+//!
+//! The payload of versions 3 (without headers) and 4 (with) is compressed: its length (4, little endian), then one block
+//! of LZ4. The records of a table repeat most of their envelope, so this costs less than to write them as they are.
 
+use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
 use thiserror::Error;
 
 use crate::reader::RecordSpan;
 
 const VERSION: u8 = 1;
 const VERSION_WITH_HEADERS: u8 = 2;
+const VERSION_COMPRESSED: u8 = 3;
+const VERSION_COMPRESSED_WITH_HEADERS: u8 = 4;
+/// Smaller payloads stay as they are: what a commit of a few records writes is whole pages anyway.
+const COMPRESSED_FROM: usize = 8 * 1024;
+/// Of the length in front of a compressed payload.
+const LENGTH_BYTES: usize = 4;
+/// A byte of an LZ4 block stands for no more than this.
+const EXPANSION_MAX: usize = 255;
 const CHECKED_FROM: usize = 5;
 const HEADER_LENGTH: usize = 17;
 
@@ -97,27 +109,26 @@ impl SegmentBuilder {
         self.count += 1;
     }
 
-    /// Writes the header; the segment is then ready to be stored.
-    pub fn seal(&mut self) {
+    /// Writes the header. What is to be stored: the description, and the keys, values and headers, which are in
+    /// `compressed` when that pays.
+    pub fn seal<'a>(&'a mut self, compressed: &'a mut Vec<u8>) -> (&'a [u8], &'a [u8]) {
         self.layout.resize(self.layout.len().max(HEADER_LENGTH), 0);
-        let version = if self.headers_layout.is_empty() { VERSION } else { VERSION_WITH_HEADERS };
+        let with_headers = !self.headers_layout.is_empty();
         self.layout.append(&mut self.headers_layout);
         self.payload.append(&mut self.headers_payload);
         self.layout[5..13].copy_from_slice(&self.base_offset.to_le_bytes());
         self.layout[13..17].copy_from_slice(&self.count.to_le_bytes());
-        let checksum = checksum(&self.layout[CHECKED_FROM..], &self.payload);
-        self.layout[0] = version;
+        let is_compressed = compress(&self.payload, compressed);
+        let payload = if is_compressed { compressed } else { &self.payload };
+        let checksum = checksum(&self.layout[CHECKED_FROM..], payload);
+        self.layout[0] = match (is_compressed, with_headers) {
+            (false, false) => VERSION,
+            (false, true) => VERSION_WITH_HEADERS,
+            (true, false) => VERSION_COMPRESSED,
+            (true, true) => VERSION_COMPRESSED_WITH_HEADERS,
+        };
         self.layout[1..5].copy_from_slice(&checksum.to_le_bytes());
-    }
-
-    /// The description; complete after [`SegmentBuilder::seal`].
-    pub fn layout(&self) -> &[u8] {
-        &self.layout
-    }
-
-    /// The keys, values and headers; complete after [`SegmentBuilder::seal`].
-    pub fn payload(&self) -> &[u8] {
-        &self.payload
+        (&self.layout, payload)
     }
 
     /// The offset of the first record.
@@ -164,6 +175,38 @@ pub struct StoredSegment<'a> {
 }
 
 impl StoredSegment<'_> {
+    /// How many bytes the keys, values and headers are.
+    pub fn payload_length(&self) -> Result<usize, DamagedSegment> {
+        if !self.is_compressed() {
+            return Ok(self.payload.len());
+        }
+        let length: [u8; LENGTH_BYTES] =
+            fixed(self.payload, 0).map_err(|_| DamagedSegment::Payload)?;
+        let length = u32::from_le_bytes(length) as usize;
+        // The length decides how much memory is taken: a damaged one must not.
+        let most = (self.payload.len() - LENGTH_BYTES).saturating_mul(EXPANSION_MAX);
+        if length <= most { Ok(length) } else { Err(DamagedSegment::Payload) }
+    }
+
+    /// Appends the keys, values and headers.
+    pub fn append_payload(&self, out: &mut Vec<u8>) -> Result<(), DamagedSegment> {
+        if !self.is_compressed() {
+            out.extend_from_slice(self.payload);
+            return Ok(());
+        }
+        let (start, length) = (out.len(), self.payload_length()?);
+        out.resize(start + length, 0);
+        match decompress_into(&self.payload[LENGTH_BYTES..], &mut out[start..]) {
+            Ok(written) if written == length => Ok(()),
+            _ => Err(DamagedSegment::Payload),
+        }
+    }
+
+    fn is_compressed(&self) -> bool {
+        let version = self.layout.first();
+        matches!(version, Some(&(VERSION_COMPRESSED | VERSION_COMPRESSED_WITH_HEADERS)))
+    }
+
     /// Adds the spans of the records from `wanted_offset` on, for a payload that stands at `start` in the batch's
     /// bytes, and returns the offset after the last record.
     pub fn spans(
@@ -174,8 +217,8 @@ impl StoredSegment<'_> {
     ) -> Result<i64, DamagedSegment> {
         let header = self.layout.get(..HEADER_LENGTH).ok_or(DamagedSegment::Layout)?;
         let with_headers = match header[0] {
-            VERSION => false,
-            VERSION_WITH_HEADERS => true,
+            VERSION | VERSION_COMPRESSED => false,
+            VERSION_WITH_HEADERS | VERSION_COMPRESSED_WITH_HEADERS => true,
             version => return Err(DamagedSegment::Version(version)),
         };
         let stored_checksum = u32::from_le_bytes(fixed(header, 1)?);
@@ -191,7 +234,7 @@ impl StoredSegment<'_> {
             layout: self.layout,
             at: HEADER_LENGTH,
             payload_at: start as u64,
-            payload_end: (start + self.payload.len()) as u64,
+            payload_end: (start + self.payload_length()?) as u64,
         };
         let mut timestamp_ms = 0_i64;
         let mut offset = self.base_offset;
@@ -299,6 +342,19 @@ fn write_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// Compresses a payload; `false` when that does not pay.
+fn compress(payload: &[u8], out: &mut Vec<u8>) -> bool {
+    let Ok(length) = u32::try_from(payload.len()) else { return false };
+    if payload.len() < COMPRESSED_FROM {
+        return false;
+    }
+    out.resize(LENGTH_BYTES + get_maximum_output_size(payload.len()), 0);
+    out[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+    let Ok(written) = compress_into(payload, &mut out[LENGTH_BYTES..]) else { return false };
+    out.truncate(LENGTH_BYTES + written);
+    out.len() < payload.len() / 4 * 3
+}
+
 fn checksum(layout: &[u8], payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(layout);
@@ -311,149 +367,4 @@ fn fixed<const N: usize>(bytes: &[u8], from: usize) -> Result<[u8; N], DamagedSe
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::{collection::vec, option, prelude::*};
-
-    use super::*;
-
-    type Record = (Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>, i64);
-
-    fn build(base_offset: i64, records: &[Record]) -> SegmentBuilder {
-        let mut builder = SegmentBuilder::default();
-        builder.restart(base_offset);
-        for (key, value, headers, timestamp_ms) in records {
-            builder.push(key.as_deref(), value.as_deref(), headers, *timestamp_ms);
-        }
-        builder.seal();
-        builder
-    }
-
-    fn records() -> impl Strategy<Value = Vec<Record>> {
-        let bytes = || option::of(vec(any::<u8>(), 0..300));
-        // Segments without any headers are made as well: they have the other version.
-        let headers = prop_oneof![
-            2 => vec(Just(Vec::new()), 20),
-            3 => vec(prop_oneof![Just(Vec::new()), vec(any::<u8>(), 1..200)], 20),
-        ];
-        (vec((bytes(), bytes(), any::<i64>()), 0..20), headers).prop_map(|(records, headers)| {
-            records
-                .into_iter()
-                .zip(headers)
-                .map(|((key, value, time), headers)| (key, value, headers, time))
-                .collect()
-        })
-    }
-
-    #[test]
-    fn segments_written_before_there_were_headers_are_read_and_written_alike() {
-        // Bytes as version 1 has always had them: two records, "k" = "v" at 5 ms and a tombstone of "k" at 7 ms.
-        let mut layout = vec![1, 0, 0, 0, 0];
-        layout.extend_from_slice(&9_i64.to_le_bytes());
-        layout.extend_from_slice(&2_u32.to_le_bytes());
-        layout.extend_from_slice(&[2, 2, 10, 2, 0, 4]);
-        let payload = b"kvk";
-        let sum = checksum(&layout[CHECKED_FROM..], payload);
-        layout[1..5].copy_from_slice(&sum.to_le_bytes());
-        let stored = StoredSegment { base_offset: 9, layout: &layout, payload };
-        let mut spans = Vec::new();
-        assert_eq!(stored.spans(0, 9, &mut spans), Ok(11));
-        let record = |offset, timestamp_ms, key, value| RecordSpan {
-            offset,
-            timestamp_ms,
-            key,
-            value,
-            headers: (0, 0),
-        };
-        let wanted = [record(9, 5, Some((0, 1)), Some((1, 2))), record(10, 7, Some((2, 3)), None)];
-        assert_eq!(spans, wanted);
-        let key = || Some(b"k".to_vec());
-        let built =
-            build(9, &[(key(), Some(b"v".to_vec()), Vec::new(), 5), (key(), None, Vec::new(), 7)]);
-        assert_eq!((built.layout(), built.payload()), (layout.as_slice(), payload.as_slice()));
-    }
-
-    #[test]
-    fn a_segment_of_a_newer_version_says_what_to_do() {
-        let built = build(0, &[]);
-        let mut layout = built.layout().to_vec();
-        layout[0] = 3;
-        let stored = StoredSegment { base_offset: 0, layout: &layout, payload: &[] };
-        let error = stored.spans(0, 0, &mut Vec::new()).expect_err("unknown");
-        assert_eq!(error, DamagedSegment::Version(3));
-        assert!(error.to_string().contains("start that version"), "{error}");
-    }
-
-    proptest! {
-        #[test]
-        fn records_come_back_as_they_were_written(
-            base_offset in 0..i64::MAX / 2, records in records(), start in 0_usize..1000, skip in 0_i64..25,
-        ) {
-            let builder = build(base_offset, &records);
-            let stored = StoredSegment { base_offset, layout: builder.layout(), payload: builder.payload() };
-            let mut spans = Vec::new();
-            let next = stored.spans(start, base_offset + skip, &mut spans).expect("own bytes");
-            prop_assert_eq!(next, base_offset + records.len() as i64);
-            prop_assert_eq!(next, builder.next_offset());
-            let part = |span: Option<(u32, u32)>| span.map(|(from, to)| {
-                builder.payload()[from as usize - start..to as usize - start].to_vec()
-            });
-            let found: Vec<Record> = spans.iter()
-                .map(|span| (
-                    part(span.key),
-                    part(span.value),
-                    // A record without headers has an empty span anywhere.
-                    if span.headers.0 == span.headers.1 { Vec::new() } else { part(Some(span.headers)).unwrap_or_default() },
-                    span.timestamp_ms,
-                ))
-                .collect();
-            let wanted = records.get(skip as usize..).unwrap_or_default();
-            prop_assert_eq!(found.as_slice(), wanted);
-            for (index, span) in spans.iter().enumerate() {
-                prop_assert_eq!(span.offset, base_offset + skip + index as i64);
-            }
-        }
-
-        #[test]
-        fn foreign_bytes_are_refused_without_a_panic(
-            layout in vec(any::<u8>(), 0..200), payload in vec(any::<u8>(), 0..200), base_offset in any::<i64>(),
-        ) {
-            let stored = StoredSegment { base_offset, layout: &layout, payload: &payload };
-            prop_assert!(stored.spans(0, 0, &mut Vec::new()).is_err());
-        }
-
-        #[test]
-        fn foreign_bytes_with_a_good_checksum_do_not_panic(
-            body in vec(any::<u8>(), 0..200), count in 0_u32..50, base_offset in any::<i64>(),
-            version in VERSION..=VERSION_WITH_HEADERS,
-            payload in vec(any::<u8>(), 0..200),
-        ) {
-            let mut layout = vec![version, 0, 0, 0, 0];
-            layout.extend_from_slice(&base_offset.to_le_bytes());
-            layout.extend_from_slice(&count.to_le_bytes());
-            layout.extend_from_slice(&body);
-            let sum = checksum(&layout[CHECKED_FROM..], &payload);
-            layout[1..5].copy_from_slice(&sum.to_le_bytes());
-            let mut spans = Vec::new();
-            let stored = StoredSegment { base_offset, layout: &layout, payload: &payload };
-            let _ = stored.spans(7, i64::MIN, &mut spans);
-            for (from, to) in spans.iter().flat_map(|span| [span.key, span.value]).flatten() {
-                prop_assert!(7 <= from && from <= to && to as usize <= 7 + payload.len());
-            }
-            for (from, to) in spans.iter().map(|span| span.headers).filter(|span| *span != (0, 0)) {
-                prop_assert!(7 <= from && from <= to && to as usize <= 7 + payload.len());
-            }
-        }
-
-        #[test]
-        fn a_changed_byte_is_noticed(records in records(), at in any::<prop::sample::Index>(), bit in 0_u8..8) {
-            let builder = build(5, &records);
-            let mut layout = builder.layout().to_vec();
-            let mut payload = builder.payload().to_vec();
-            let at = at.index(layout.len() + payload.len());
-            let split = layout.len();
-            if at < split { layout[at] ^= 1 << bit } else { payload[at - split] ^= 1 << bit }
-            let stored = StoredSegment { base_offset: 5, layout: &layout, payload: &payload };
-            prop_assert!(stored.spans(0, 0, &mut Vec::new()).is_err());
-        }
-    }
-}
+mod tests;

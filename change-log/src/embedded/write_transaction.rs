@@ -170,15 +170,18 @@ pub fn write_segments(
         "INSERT INTO segment (topic_id, base_offset, next_offset, appended_ms, layout, payload)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
+    let mut compressed = Vec::new();
     for ClosedSegment { topic, segment } in closed {
-        segment.seal();
+        let (base_offset, next_offset) = (segment.base_offset(), segment.next_offset());
+        let (layout, payload) = segment.seal(&mut compressed);
+        let topic = topics[*topic].id;
         statement.execute(params![
-            topics[*topic].id,
-            segment.base_offset(),
-            segment.next_offset(),
+            topic,
+            base_offset,
+            next_offset,
             appended_ms,
-            segment.layout(),
-            segment.payload(),
+            layout,
+            payload
         ])?;
     }
     Ok(())
