@@ -47,7 +47,7 @@ use crate::{
     },
     retention_guard::{self, Watched},
     signals,
-    snapshot::{self, throttle::Throttle},
+    snapshot::{self, chunk_buffers::ChunkBuffers, throttle::Throttle},
     table_filter::TableFilter,
 };
 
@@ -224,6 +224,7 @@ async fn attempt(
     let windows = windows(source, &to_read, &progress).await?;
     let expected = to_read.iter().map(|table| (table.name(), table.rows_estimated())).collect();
     source.expected.send_replace(expected);
+    let buffers = ChunkBuffers::default();
     let (to_read_now, asked_to_read) = mpsc::channel(TABLES_WAITING);
     let setup = CaptureSetup {
         coordinates: coordinates_of(&server, &position),
@@ -245,6 +246,7 @@ async fn attempt(
         spent,
         committed: source.committed.clone(),
         held_back: source.throttle.states(),
+        buffers: buffers.clone(),
         ..CaptureSetup::new(config, filter, writer, source.metrics.clone())
     };
     let mut captured = spawn_capture(setup, received, stop.clone())?;
@@ -272,6 +274,7 @@ async fn attempt(
         asked_to_read,
         inbox,
         source.throttle.clone(),
+        buffers,
         stop,
     ));
     let mut snapshot_running = true;

@@ -120,6 +120,7 @@ fn capture(events: &[u8], coordinates: Coordinates, log: &KeptLog) -> Result<(),
         live: Default::default(),
         history: Default::default(),
         committed: Default::default(),
+        buffers: Default::default(),
         held_back: tokio::sync::watch::channel(None).1,
     };
     let (inbox, received) = mpsc::channel(1);

@@ -26,7 +26,7 @@ mod tables;
 mod xa;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -58,10 +58,12 @@ use crate::{
     flow::{Input, Order, SpentSender, SpooledTable, StreamState, WindowRequest},
     metrics::SourceMetrics,
     mysql::catalog::CatalogTable,
-    snapshot::window::Windows,
+    snapshot::{chunk_buffers::ChunkBuffers, window::Windows},
     table_filter::TableFilter,
 };
 
+/// Inputs that are put by while a chunk is written.
+const STASHED_MAX: usize = 4;
 /// How long the thread waits for input before it looks at the clock.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -108,6 +110,8 @@ pub struct CaptureSetup {
     pub committed: watch::Sender<Position>,
     /// Why no snapshot reads on at this moment.
     pub held_back: watch::Receiver<Option<String>>,
+    /// Takes the memory of chunks back.
+    pub buffers: ChunkBuffers,
 }
 
 impl CaptureSetup {
@@ -139,6 +143,7 @@ impl CaptureSetup {
             history: TableHistory::default(),
             committed: watch::Sender::default(),
             held_back: watch::channel(None).1,
+            buffers: ChunkBuffers::default(),
         }
     }
 }
@@ -155,6 +160,10 @@ struct Capture {
     position: Position,
     committed: watch::Sender<Position>,
     held_back: watch::Receiver<Option<String>>,
+    buffers: ChunkBuffers,
+    inbox: mpsc::Receiver<Input>,
+    /// Came while a chunk was written.
+    stashed: VecDeque<Input>,
     consumed: Consumed,
     prepared: PreparedParts,
     /// The stream began before the position, for XA transactions that are undecided; what is in the log already is passed
@@ -196,17 +205,17 @@ struct Capture {
 /// Runs until `shutdown`, the inbox closes, or an error. What is complete is committed before it returns.
 pub fn run(
     setup: CaptureSetup,
-    mut inbox: mpsc::Receiver<Input>,
+    inbox: mpsc::Receiver<Input>,
     runtime: &tokio::runtime::Handle,
     shutdown: &CancellationToken,
 ) -> Result<(), ReaderError> {
-    let mut capture = Capture::new(setup, runtime, shutdown.clone())?;
+    let mut capture = Capture::new(setup, inbox, runtime, shutdown.clone())?;
     loop {
         let input = runtime.block_on(async {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => Next::Stop,
-                input = tokio::time::timeout(TICK, inbox.recv()) => match input {
+                input = tokio::time::timeout(TICK, capture.next_input()) => match input {
                     Ok(Some(input)) => Next::Input(input),
                     Ok(None) => Next::Stop,
                     Err(_) => Next::Tick,
@@ -234,6 +243,7 @@ enum Next {
 impl Capture {
     fn new(
         setup: CaptureSetup,
+        inbox: mpsc::Receiver<Input>,
         runtime: &tokio::runtime::Handle,
         stop: CancellationToken,
     ) -> Result<Self, ReaderError> {
@@ -269,6 +279,9 @@ impl Capture {
             position: setup.position,
             committed: setup.committed,
             held_back: setup.held_back,
+            buffers: setup.buffers,
+            inbox,
+            stashed: VecDeque::new(),
             consumed,
             place: BinlogPlace::default(),
             transaction: None,
@@ -312,6 +325,30 @@ impl Capture {
         self.now = Instant::now();
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.now_us = i64::try_from(since_1970.as_micros()).unwrap_or_default();
+    }
+
+    async fn next_input(&mut self) -> Option<Input> {
+        match self.stashed.pop_front() {
+            Some(input) => Some(input),
+            None => self.inbox.recv().await,
+        }
+    }
+
+    /// Opens the windows that were asked for while a chunk is written: else their readers wait for its end. Whatever
+    /// else has come keeps its turn.
+    fn answer_readers(&mut self) {
+        while self.stashed.len() < STASHED_MAX {
+            match self.inbox.try_recv() {
+                Ok(Input::OpenWindow(request))
+                    if !request.restart && self.stashed.iter().all(is_events) =>
+                {
+                    self.window_requests.push(request);
+                    self.open_windows();
+                }
+                Ok(input) => self.stashed.push_back(input),
+                Err(_) => return,
+            }
+        }
     }
 
     fn take_input(&mut self, input: Input) -> Result<(), ReaderError> {
@@ -391,4 +428,8 @@ impl Capture {
             reason: error.to_string(),
         }
     }
+}
+
+fn is_events(input: &Input) -> bool {
+    matches!(input, Input::Events(_))
 }

@@ -54,6 +54,10 @@ impl Capture {
         if progress.done {
             self.windows.close(&table);
         }
+        self.buffers.give(chunk.bytes);
+        if !self.windows.any() {
+            self.buffers.clear();
+        }
         self.metrics.snapshot_rows.inc_by(chunk.rows.len() as u64);
         self.metrics.zero_dates.inc_by(chunk.zero_dates);
         self.metrics.invalid_texts.inc_by(chunk.invalid_texts);
@@ -175,6 +179,9 @@ impl Capture {
                 timestamp_ms: self.now_us / 1000,
             });
             self.append_if_full()?;
+            if self.batch.records.is_empty() {
+                self.answer_readers();
+            }
         }
         Ok(())
     }

@@ -87,8 +87,7 @@ pub enum Overflow {
     Fail,
 }
 
-/// Reads the rows of `range`, at most about `bytes_max` of them. The connection may be closed afterwards: after a cut
-/// or a failure, with the rest of the rows still on its way.
+/// [`read_chunk_into`] new memory.
 pub fn read_chunk(
     connection: &mut RowConnection,
     table: &CatalogTable,
@@ -97,8 +96,22 @@ pub fn read_chunk(
     overflow: Overflow,
     writer: &mut RowWriter,
 ) -> Result<ReadRows, ReadFailure> {
+    read_chunk_into(Vec::new(), connection, table, range, bytes_max, overflow, writer)
+}
+
+/// Reads the rows of `range`, at most about `bytes_max` of them, into memory that is to be empty. The connection may be closed afterwards: after a cut
+/// or a failure, with the rest of the rows still on its way.
+pub fn read_chunk_into(
+    bytes: Vec<u8>,
+    connection: &mut RowConnection,
+    table: &CatalogTable,
+    range: ChunkRange<'_>,
+    bytes_max: usize,
+    overflow: Overflow,
+    writer: &mut RowWriter,
+) -> Result<ReadRows, ReadFailure> {
     let sql = chunk_select(table, range).ok_or(ReadFailure::TableChanged)?;
-    let mut read = ReadRows { complete: true, ..ReadRows::default() };
+    let mut read = ReadRows { bytes, complete: true, ..ReadRows::default() };
     let mut bad_row = None;
     let mut drained = 0;
     connection.select(&sql, |row| {

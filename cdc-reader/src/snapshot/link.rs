@@ -34,7 +34,7 @@ pub(super) struct ChunkSize {
 }
 
 impl Link {
-    /// Reads rows on a thread that may block; with the writer, for what it has counted.
+    /// Reads rows into `memory` on a thread that may block; with the writer, for what it has counted.
     pub(super) async fn read_chunk(
         &mut self,
         table: &CatalogTable,
@@ -42,6 +42,7 @@ impl Link {
         filter: Option<String>,
         size: ChunkSize,
         mut writer: RowWriter,
+        memory: Vec<u8>,
     ) -> Result<(ReadRows, RowWriter), ReadFailure> {
         let (table, range) = (table.clone(), range.clone());
         let work = move |connection: &mut RowConnection| {
@@ -52,7 +53,8 @@ impl Link {
                 rows: size.rows,
             };
             let (bytes_max, overflow) = (size.bytes_max, size.overflow);
-            let read = chunk_read::read_chunk(
+            let read = chunk_read::read_chunk_into(
+                memory,
                 connection,
                 &table,
                 range,

@@ -62,6 +62,7 @@
 pub mod avro_row;
 mod board;
 pub mod changed_keys;
+pub mod chunk_buffers;
 pub mod chunk_plan;
 pub mod chunk_read;
 pub mod key_memory;
@@ -84,6 +85,7 @@ use tracing::info;
 
 use self::{
     board::Board,
+    chunk_buffers::ChunkBuffers,
     reader::{Failure, SnapshotReader},
     request::Request,
     throttle::Throttle,
@@ -105,6 +107,7 @@ pub async fn run(
     mut requests: mpsc::Receiver<Request>,
     inbox: InputSender,
     throttle: Arc<Throttle>,
+    buffers: ChunkBuffers,
     shutdown: CancellationToken,
 ) -> Result<(), ReaderError> {
     let count = config.readers_that_fit(config.snapshot_readers) as usize;
@@ -114,7 +117,14 @@ pub async fn run(
     let mut readers = JoinSet::new();
     for _ in 0..count {
         let (config, inbox, board) = (config.clone(), inbox.clone(), board.clone());
-        let reader = SnapshotReader::new(config, inbox, board, budget.clone(), throttle.clone());
+        let reader = SnapshotReader::new(
+            config,
+            inbox,
+            board,
+            budget.clone(),
+            throttle.clone(),
+            buffers.clone(),
+        );
         readers.spawn(reader.run());
     }
     let asked = async {

@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use super::{
     avro_row::RowWriter,
     board::{Board, Job, Part},
+    chunk_buffers::ChunkBuffers,
     chunk_plan::is_key_of,
     chunk_read::{Overflow, ReadFailure, ReadRows},
     link::{ChunkSize, Link},
@@ -83,6 +84,7 @@ pub(super) struct SnapshotReader {
     board: Arc<Board>,
     budget: Arc<Semaphore>,
     pub(super) throttle: Arc<Throttle>,
+    buffers: ChunkBuffers,
     link: Option<Link>,
 }
 
@@ -106,9 +108,10 @@ impl SnapshotReader {
         board: Arc<Board>,
         budget: Arc<Semaphore>,
         throttle: Arc<Throttle>,
+        buffers: ChunkBuffers,
     ) -> Self {
         let options = AvroOptions { debezium_compat: config.debezium_compat };
-        Self { config, options, inbox, board, budget, throttle, link: None }
+        Self { config, options, inbox, board, budget, throttle, buffers, link: None }
     }
 
     /// Does what the board has, for ever.
@@ -210,7 +213,7 @@ impl SnapshotReader {
         if part.split {
             self.split(part).await?;
         }
-        let throttle = self.throttle.clone();
+        let (throttle, buffer) = (self.throttle.clone(), self.buffers.take());
         let stream = self.open_window(part).await?;
         let link = self.link().await?;
         let view = see_all_of(link, &stream).await?;
@@ -222,7 +225,7 @@ impl SnapshotReader {
             bytes_max: CHUNK_BYTES,
             overflow: Overflow::CutShort,
         };
-        let read = link.read_chunk(table, &part.range, filter, size, writer).await;
+        let read = link.read_chunk(table, &part.range, filter, size, writer, buffer).await;
         let (read, writer) = of_unchanged(read, link, &source, table).await?;
         throttle.read(read.rows.len() as u64);
         let high = view.end(link).await?;

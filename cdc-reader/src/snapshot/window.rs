@@ -132,6 +132,11 @@ impl Windows {
         }
     }
 
+    /// Whether a table's snapshot is under way.
+    pub fn any(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// Opens a table's window.
     pub fn open(&mut self, table: &str) {
         self.close(table);
