@@ -12,9 +12,9 @@
 #                AvroConverter, tuned; the schema registry (registry.py) is asked once per schema
 # and once, for peak memory (VmHWM): N / 10 rows with a composite key of which nine in ten have the same first column,
 # and N / 50 small rows with 600 of a megabyte between them, with the most readers.
-# Binlake is measured from the start of its process until all rows are committed, Debezium from its first record in Kafka
-# to its last, so without the start of its JVM. CPU is user + system of the process; of mysqld and the broker during the
-# same time, apart.
+# None of them uses TLS. Binlake is measured from the start of its process until all rows are committed, Debezium from its
+# first record in Kafka to its last, so without the start of its JVM. CPU is user + system of the process; of mysqld and
+# the broker during the same time, apart.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/bench/servers.sh
@@ -137,7 +137,7 @@ measure_snapshot() { # what, table, rows, log, readers
   mkdir "$folder"
   kind="kind = \"embedded\"\npath = \"./change-log\""
   [ "$log" = embedded ] || kind="kind = \"kafka\"\nbootstrap_servers = \"127.0.0.1:$KAFKA_PORT\""
-  printf '[[source]]\nname = "bench%s"\nurl = "%s"\ntables = ["%s"]\nsnapshot_readers = %s\n\n[change_log]\n%b\n\n[lake]\nurl = "file:./lake"\n' \
+  printf '[[source]]\nname = "bench%s"\nurl = "%s"\nssl_mode = "disabled"\ntables = ["%s"]\nsnapshot_readers = %s\n\n[change_log]\n%b\n\n[lake]\nurl = "file:./lake"\n' \
     "$SOURCES" "$URL" "$table" "$readers" "$kind" >"$folder/binlake.toml"
   port=$(free_port)
   mysqld=$(cpu "$MYSQLD")
