@@ -3,7 +3,7 @@
 
 /// Pieces of this size are given back to the system when they are freed.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const GIVEN_BACK_BYTES: libc::c_int = 4 << 20;
+const GIVEN_BACK_BYTES: libc::c_int = 1 << 20;
 
 /// Has large memory given back to the system as soon as it is freed. glibc raises the size from which it does that to as
 /// much as 32 MB, by the sizes that it sees freed: chunks of rows, 8 MB each, would all stay with the process.

@@ -47,7 +47,7 @@ use crate::{
     },
     retention_guard::{self, Watched},
     signals,
-    snapshot::{self, chunk_buffers::ChunkBuffers, throttle::Throttle},
+    snapshot::{self, EncodeThread, chunk_buffers::ChunkBuffers, throttle::Throttle},
     table_filter::TableFilter,
 };
 
@@ -272,9 +272,8 @@ async fn attempt(
         to_read,
         progress,
         asked_to_read,
-        inbox,
+        EncodeThread { inbox, buffers },
         source.throttle.clone(),
-        buffers,
         stop,
     ));
     let mut snapshot_running = true;

@@ -27,7 +27,7 @@ struct AskingLog {
     inbox: mpsc::Sender<Input>,
     asked: Option<oneshot::Receiver<StreamState>>,
     rows: usize,
-    answered_after_rows: mpsc::UnboundedSender<usize>,
+    answered_after_rows: mpsc::Sender<usize>,
     stop: CancellationToken,
 }
 
@@ -54,7 +54,7 @@ impl LogWriter for AskingLog {
             return Ok(());
         };
         if answer.try_recv().is_ok() {
-            let _ = self.answered_after_rows.send(self.rows);
+            let _ = self.answered_after_rows.try_send(self.rows);
         }
         Ok(())
     }
@@ -103,7 +103,7 @@ fn next_chunk_is_let_in_while_one_is_written() {
     };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let (inbox, received) = mpsc::channel(8);
-    let (tell, mut answered) = mpsc::unbounded_channel();
+    let (tell, mut answered) = mpsc::channel(1);
     let stop = CancellationToken::new();
     let log = AskingLog {
         inbox: inbox.clone(),

@@ -8,7 +8,7 @@ use crate::{refused, run, snapshot, state, value, wait_state, wait_value};
 fn fill(mysql: &MySql, table: &str, rows: u32) {
     mysql.exec(&format!(
         "create table {table} (id int primary key, v varchar(100) not null); \
-         set session cte_max_recursion_depth = 1000000; \
+         /*!80000 set session cte_max_recursion_depth = 1000000 */; \
          insert into {table} with recursive n (i) as (select 1 union all select i + 1 from n where i < {rows}) \
          select i, 'old' from n"
     ));
@@ -29,6 +29,16 @@ fn lock(mysql: &MySql, table: &str) -> Session {
 #[test]
 fn added_table_is_read_again_in_part_or_whole_or_in_place_of_what_was_there() {
     let Some(mysql) = MySql::shared() else { return };
+    adds_again(mysql);
+}
+
+#[test]
+fn added_table_is_read_again_on_mariadb() {
+    let Some(mariadb) = MySql::shared_mariadb() else { return };
+    adds_again(mariadb);
+}
+
+fn adds_again(mysql: &MySql) {
     let db = mysql.new_database("repair");
     fill(mysql, &format!("{db}.t"), 50);
     let scenario = Scenario::new(mysql, &db, &[&format!("{db}.*")], "");

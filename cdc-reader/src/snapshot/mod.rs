@@ -97,6 +97,15 @@ use crate::{
     mysql::catalog::CatalogTable,
 };
 
+/// The way to the encode thread, and the memory that comes back from it.
+#[derive(Clone, Debug)]
+pub struct EncodeThread {
+    /// Its inbox.
+    pub inbox: InputSender,
+    /// Memory of the chunks that it has written.
+    pub buffers: ChunkBuffers,
+}
+
 /// Reads every table that is not done, the small ones first, by several readers at once, and then those that are asked
 /// for. Returns when all are read and nobody is left to ask, on `shutdown`, when the encode thread is gone, or with an
 /// error that trying again cannot cure. A table with a row that cannot be read is left undone, loudly; the others go on.
@@ -105,9 +114,8 @@ pub async fn run(
     tables: Vec<CatalogTable>,
     progress: BTreeMap<String, TableSnapshot>,
     mut requests: mpsc::Receiver<Request>,
-    inbox: InputSender,
+    encode: EncodeThread,
     throttle: Arc<Throttle>,
-    buffers: ChunkBuffers,
     shutdown: CancellationToken,
 ) -> Result<(), ReaderError> {
     let count = config.readers_that_fit(config.snapshot_readers) as usize;
@@ -116,15 +124,8 @@ pub async fn run(
     let budget = reader::budget();
     let mut readers = JoinSet::new();
     for _ in 0..count {
-        let (config, inbox, board) = (config.clone(), inbox.clone(), board.clone());
-        let reader = SnapshotReader::new(
-            config,
-            inbox,
-            board,
-            budget.clone(),
-            throttle.clone(),
-            buffers.clone(),
-        );
+        let (config, encode, board) = (config.clone(), encode.clone(), board.clone());
+        let reader = SnapshotReader::new(config, encode, board, budget.clone(), throttle.clone());
         readers.spawn(reader.run());
     }
     let asked = async {

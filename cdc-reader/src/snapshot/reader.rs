@@ -12,9 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{error, info, warn};
 
 use super::{
+    EncodeThread,
     avro_row::RowWriter,
     board::{Board, Job, Part},
-    chunk_buffers::ChunkBuffers,
     chunk_plan::is_key_of,
     chunk_read::{Overflow, ReadFailure, ReadRows},
     link::{ChunkSize, Link},
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     config::SourceConfig,
     error::{Action, ReaderError},
-    flow::{Input, InputSender, SnapshotChunk, StreamState, TablePart, WindowRequest},
+    flow::{Input, SnapshotChunk, StreamState, TablePart, WindowRequest},
     mysql::{
         catalog::{self, CatalogTable},
         connect,
@@ -80,11 +80,10 @@ impl From<ReadFailure> for ChunkFailure {
 pub(super) struct SnapshotReader {
     pub(super) config: Arc<SourceConfig>,
     options: AvroOptions,
-    inbox: InputSender,
+    encode: EncodeThread,
     board: Arc<Board>,
     budget: Arc<Semaphore>,
     pub(super) throttle: Arc<Throttle>,
-    buffers: ChunkBuffers,
     link: Option<Link>,
 }
 
@@ -104,14 +103,13 @@ pub(super) fn budget() -> Arc<Semaphore> {
 impl SnapshotReader {
     pub(super) fn new(
         config: Arc<SourceConfig>,
-        inbox: InputSender,
+        encode: EncodeThread,
         board: Arc<Board>,
         budget: Arc<Semaphore>,
         throttle: Arc<Throttle>,
-        buffers: ChunkBuffers,
     ) -> Self {
         let options = AvroOptions { debezium_compat: config.debezium_compat };
-        Self { config, options, inbox, board, budget, throttle, buffers, link: None }
+        Self { config, options, encode, board, budget, throttle, link: None }
     }
 
     /// Does what the board has, for ever.
@@ -213,7 +211,7 @@ impl SnapshotReader {
         if part.split {
             self.split(part).await?;
         }
-        let (throttle, buffer) = (self.throttle.clone(), self.buffers.take());
+        let (throttle, buffer) = (self.throttle.clone(), self.encode.buffers.take());
         let stream = self.open_window(part).await?;
         let link = self.link().await?;
         let view = see_all_of(link, &stream).await?;
@@ -466,7 +464,7 @@ impl SnapshotReader {
     }
 
     pub(super) fn dropped(&self) -> ChunkFailure {
-        if self.inbox.is_closed() { ChunkFailure::Closed } else { ChunkFailure::Refused }
+        if self.encode.inbox.is_closed() { ChunkFailure::Closed } else { ChunkFailure::Refused }
     }
 
     pub(super) fn row_writer(&self, table: &CatalogTable) -> RowWriter {
@@ -490,6 +488,6 @@ impl SnapshotReader {
 
     /// To the encode thread.
     pub(super) async fn give(&self, input: Input) -> Result<(), ChunkFailure> {
-        self.inbox.send(input).await.map_err(|_| ChunkFailure::Closed)
+        self.encode.inbox.send(input).await.map_err(|_| ChunkFailure::Closed)
     }
 }

@@ -6,7 +6,7 @@ use cdc_reader::{
     ReaderMetrics,
     flow::{Input, SnapshotChunk, SpooledTable, StreamState, TablePart, ViewFit, ViewRequest},
     mysql::{catalog::CatalogTable, place::gtid_executed},
-    snapshot::{self, request::Request, throttle::Throttle},
+    snapshot::{self, EncodeThread, request::Request, throttle::Throttle},
 };
 use schemas::{position::TableSnapshot, table_id::TableId};
 use tokio::sync::mpsc;
@@ -40,7 +40,7 @@ impl Played {
             tables,
             progress,
             mpsc::channel(1).1,
-            inbox,
+            EncodeThread { inbox, buffers: Default::default() },
             throttle,
             shutdown.clone(),
         ));
@@ -286,7 +286,7 @@ fn table_that_is_gone_when_it_is_to_be_read_is_told_to_the_stream() {
             Vec::new(),
             BTreeMap::new(),
             asked,
-            inbox,
+            EncodeThread { inbox, buffers: Default::default() },
             throttle,
             CancellationToken::new(),
         ));
