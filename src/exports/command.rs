@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{config::Config, output::print_line};
 
-/// Runs an [[export]] of the configuration now, or shows where all of them stand
+/// Runs an export of the configuration now, or shows where all of them stand
 #[derive(Args, Debug)]
 #[command(after_help = "Example: binlake export run prices")]
 pub struct ExportArgs {
