@@ -8,7 +8,7 @@ use crate::{refused, run, snapshot, state, value, wait_state, wait_value};
 fn fill(mysql: &MySql, table: &str, rows: u32) {
     mysql.exec(&format!(
         "create table {table} (id int primary key, v varchar(100) not null); \
-         /*!80000 set session cte_max_recursion_depth = 1000000 */; \
+         set session /*!80000 cte_max_recursion_depth = 1000000, */ autocommit = 1; \
          insert into {table} with recursive n (i) as (select 1 union all select i + 1 from n where i < {rows}) \
          select i, 'old' from n"
     ));
