@@ -46,6 +46,7 @@ impl Capture {
     /// Commits when it is due: between transactions by time or bytes, inside one by bytes alone.
     pub(super) fn commit_if_due(&mut self) -> Result<(), ReaderError> {
         let bytes = self.bytes_uncommitted + self.batch.bytes.len();
+        self.tell_metrics_if_due();
         self.moved |= *self.held_back.borrow() != self.position.snapshots_held_back;
         let waited = self.now.duration_since(self.last_commit);
         let due = match &self.transaction {
@@ -107,10 +108,16 @@ impl Capture {
                 progress.in_flight = u32::try_from(chunks).unwrap_or(u32::MAX);
             }
         }
-        let moved =
+        self.metrics_behind = true;
+        self.tell_metrics_if_due();
+    }
+
+    /// Not with each commit, but what the last one said is told in the end.
+    fn tell_metrics_if_due(&mut self) {
+        let due =
             self.metrics_told.is_none_or(|at| self.now.duration_since(at) >= POSITION_INTERVAL);
-        if moved {
-            self.metrics_told = Some(self.now);
+        if self.metrics_behind && due {
+            (self.metrics_behind, self.metrics_told) = (false, Some(self.now));
             self.metrics.snapshots.tell(&self.position);
         }
     }

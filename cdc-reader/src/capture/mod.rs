@@ -200,6 +200,8 @@ struct Capture {
     now_us: i64,
     last_commit: Instant,
     metrics_told: Option<Instant>,
+    /// The position has changed since.
+    metrics_behind: bool,
 }
 
 /// Runs until `shutdown`, the inbox closes, or an error. What is complete is committed before it returns.
@@ -302,6 +304,7 @@ impl Capture {
             now_us: 0,
             last_commit: now,
             metrics_told: None,
+            metrics_behind: false,
         };
         capture.read_clock();
         capture.metadata = Metadata::open(
