@@ -224,9 +224,11 @@ impl SnapshotReader {
             overflow: Overflow::CutShort,
         };
         let read = link.read_chunk(table, &part.range, filter, size, writer, buffer).await;
+        // Whatever becomes of the rows: a view that stays open holds up every DDL of the table.
+        let high = view.end(link).await;
         let (read, writer) = of_unchanged(read, link, &source, table).await?;
+        let high = high?;
         throttle.read(read.rows.len() as u64);
-        let high = view.end(link).await?;
         let mut done = DoneRange { ..part.range.clone() };
         if !read.complete
             && let Some(last) = &read.last_key

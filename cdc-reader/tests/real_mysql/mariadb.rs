@@ -9,7 +9,7 @@ use super::{
     server::{Database, Running, block_on, start_by},
 };
 
-fn shared() -> &'static Running {
+pub fn shared() -> &'static Running {
     static SHARED: OnceLock<Running> = OnceLock::new();
     SHARED.get_or_init(|| start_by("mariadb.sh", &["--collation-server=utf8mb4_general_ci"]))
 }

@@ -12,7 +12,10 @@ use schemas::{position::TableSnapshot, table_id::TableId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::server::{Database, block_on, shared};
+use super::{
+    mariadb,
+    server::{Database, block_on, shared},
+};
 
 pub struct Played {
     received: mpsc::Receiver<Input>,
@@ -199,6 +202,27 @@ fn row_of_a_table_that_was_changed_meanwhile_is_no_bad_row() {
         }
         read.sort();
         assert_eq!(read, ["n", "t"]);
+        played.run.await.expect("joins").expect("ends well");
+    });
+}
+
+#[test]
+fn view_of_a_chunk_that_is_not_used_does_not_stay_open() {
+    block_on(async {
+        let mut db = mariadb::shared().database().await;
+        db.run("CREATE TABLE t (k INT PRIMARY KEY);\nINSERT INTO t VALUES (1),(2)").await;
+        let tables = db.catalog().await.tables;
+        let mut played = Played::start(&mut db, tables, BTreeMap::new(), 10).await;
+        for change in ["ADD COLUMN v INT", "DROP COLUMN v"] {
+            let Some(Input::OpenWindow(request)) = played.received.recv().await else {
+                panic!("a window is asked for first")
+            };
+            // The second one waits for the chunk before, if that has left a transaction open.
+            db.run(&format!("SET lock_wait_timeout = 10;\nALTER TABLE t {change}")).await;
+            request.reply.send(played.state.clone()).expect("is awaited");
+        }
+        assert_eq!(played.chunk().await.expect("a chunk").rows.len(), 2);
+        played.shutdown.cancel();
         played.run.await.expect("joins").expect("ends well");
     });
 }
