@@ -283,7 +283,7 @@ impl RowConnection {
 
     fn close(&mut self) {
         self.open = false;
-        self.end.shut();
+        self.end.close();
     }
 }
 

@@ -102,6 +102,22 @@ impl SocketEnd {
             Self::Unix(stream) => stream.shutdown(Shutdown::Both),
         };
     }
+
+    /// Ends the connection from the side that reads from it, and throws away what has come and was not read: while that
+    /// fills the receive buffer, the server waits for room there, and does not notice that nobody reads any more.
+    pub(crate) fn close(&self) {
+        self.shut();
+        let mut rest = [0; 16 << 10];
+        // After the shutdown no read waits: at the end of what is there it answers 0.
+        while self.read(&mut rest).is_ok_and(|length| length > 0) {}
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => { stream }.read(buffer),
+            Self::Unix(stream) => { stream }.read(buffer),
+        }
+    }
 }
 
 impl Socket {
@@ -139,6 +155,51 @@ impl Write for Socket {
             Self::Tcp(stream) => stream.flush(),
             Self::Unix(stream) => stream.flush(),
             Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::TcpListener,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    #[test]
+    fn server_that_waits_for_room_notices_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let stream = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        let (mut server, _) = listener.accept().expect("accepts");
+        server.set_nonblocking(true).expect("is open");
+        // Until neither side's buffer takes any more; the kernel goes on moving bytes for a moment.
+        let fill = |server: &mut TcpStream| {
+            let mut accepted = Instant::now();
+            while accepted.elapsed() < Duration::from_secs(1) {
+                match server.write(&[7; 64 << 10]) {
+                    Ok(_) => accepted = Instant::now(),
+                    Err(error) => {
+                        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                        std::thread::yield_now();
+                    }
+                }
+            }
+        };
+        fill(&mut server);
+        // In the middle of what the server has to say.
+        (&stream).read_exact(&mut vec![0; 1 << 20]).expect("is there");
+        fill(&mut server);
+        // The socket itself stays.
+        let socket = Socket::Tcp(stream);
+        socket.end().expect("a handle").close();
+        let began = Instant::now();
+        loop {
+            match server.write(&[7]) {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => break,
+                _ => assert!(began.elapsed().as_secs() < 60, "the server does not notice"),
+            }
         }
     }
 }
