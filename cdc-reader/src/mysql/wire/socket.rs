@@ -179,7 +179,10 @@ mod tests {
             let mut accepted = Instant::now();
             while accepted.elapsed() < Duration::from_secs(1) {
                 match server.write(&[7; 64 << 10]) {
-                    Ok(_) => accepted = Instant::now(),
+                    Ok(length) => {
+                        assert!(length > 0, "accepts bytes");
+                        accepted = Instant::now();
+                    }
                     Err(error) => {
                         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
                         std::thread::yield_now();
@@ -196,7 +199,7 @@ mod tests {
         socket.end().expect("a handle").close();
         let began = Instant::now();
         loop {
-            match server.write(&[7]) {
+            match server.write_all(&[7]) {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => break,
                 _ => assert!(began.elapsed().as_secs() < 60, "the server does not notice"),
             }
