@@ -10,7 +10,7 @@
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
-use mysql_async::{Conn, prelude::Queryable};
+use mysql_async::Conn;
 use prometheus::Registry;
 use schemas::{
     avro_schema::{AvroOptions, envelope_schema},
@@ -26,12 +26,13 @@ use crate::{
     metrics::ReaderMetrics,
     mysql::{
         catalog::{self, CatalogTable},
-        connect::{self, Server, classify},
+        connect::{self, Server},
         rows::{Flow, RowConnection, RowLink},
     },
+    signals::ensure_filter,
     snapshot::{
         avro_row::RowWriter,
-        chunk_plan::{ChunkRange, KeyText, chunk_select, quoted_table},
+        chunk_plan::{ChunkRange, KeyText, chunk_select},
         chunk_read::{Overflow, ReadFailure, ReadRows, read_chunk},
         throttle::Throttle,
     },
@@ -39,6 +40,8 @@ use crate::{
 
 /// Rows are handed over in pieces of about this size.
 const CHUNK_BYTES: usize = 8 << 20;
+/// Rows of the first chunk of a table that the server has no statistics of: what they take tells how many fit.
+const FIRST_ROWS: u64 = 100;
 /// How often a chunk is tried before the whole reading fails.
 const CHUNK_TRIES: u32 = 5;
 const PAUSE_MIN: Duration = Duration::from_millis(200);
@@ -108,17 +111,7 @@ impl ExportTable {
             ))
         })?;
         if let Some(filter) = &request.filter {
-            // Prepared, so that it can be nothing but one statement.
-            let sql = format!(
-                "EXPLAIN SELECT 1 FROM {} AS t WHERE ({filter}\n)",
-                quoted_table(&request.table)
-            );
-            connection.exec_drop(sql, ()).await.map_err(|error| match classify(error, &place) {
-                ReaderError::Query { reason, .. } => {
-                    refused(format!("where = `{filter}` is refused: {reason}"))
-                }
-                other => other,
-            })?;
+            ensure_filter(&mut connection, &place, &request.table, filter).await?;
         }
         let mut written = walked.clone();
         Arc::make_mut(&mut written.schema).key.clear();
@@ -173,7 +166,10 @@ impl ExportTable {
         let (mut rows, mut row_bytes) = (0, self.walked.estimate.row_bytes);
         let (mut tries, mut pause) = (0, PAUSE_MIN);
         loop {
-            let fitting = CHUNK_BYTES as u64 / row_bytes.max(1);
+            let fitting = match row_bytes {
+                0 => FIRST_ROWS,
+                row_bytes => CHUNK_BYTES as u64 / row_bytes,
+            };
             let limit = u64::from(self.config.chunk_rows()).min(fitting).max(1);
             let read = match self.chunk(after.clone(), limit, writer).await {
                 Ok((read, back)) => {
@@ -222,10 +218,13 @@ impl ExportTable {
         let (connection, _) = link(&mut self.link, &self.config).await?;
         self.throttle.before_chunk(connection).await?;
         let (table, filter) = (self.walked.clone(), self.request.filter.clone());
+        let overflow = match self.request.consistent {
+            true => Overflow::CutShortInView,
+            false => Overflow::CutShort,
+        };
         let work = move |connection: &mut RowConnection| {
             let (after, filter) = (after.as_deref(), filter.as_deref());
             let range = ChunkRange { after, upto: None, filter, rows };
-            let overflow = Overflow::CutShort;
             read_chunk(connection, &table, range, CHUNK_BYTES, overflow, &mut writer)
                 .map(|read| (read, writer))
         };

@@ -111,6 +111,30 @@ fn what_cannot_be_done_is_refused_in_one_sentence() {
 }
 
 #[test]
+fn a_condition_that_fails_on_a_row_stops_its_table_alone() {
+    let Some(mysql) = MySql::shared() else { return };
+    let db = mysql.new_database("conditions");
+    mysql.exec(&format!(
+        "create table {db}.t (id int unsigned primary key, v varchar(9)); insert into {db}.t values (1, 'a'), (9, 'b');
+         create table {db}.other (id int primary key, v varchar(9)); insert into {db}.other values (0, 'old')"
+    ));
+    let scenario = Scenario::new(mysql, &db, &[&format!("{db}.*")], "");
+    let mut up = scenario.start("up");
+    scenario.verify();
+    let name = format!("{db}.t");
+    snapshot(&scenario, &["add", &name, "--where", "id - 5 > 0"]);
+    eventually(CATCH_UP, "the table is stopped", || up.stderr().contains("`id - 5 > 0` fails"));
+    mysql.exec(&format!("update {db}.other set v = 'new'"));
+    wait_value(&scenario, &format!("select v from {db}.{db}.other"), "new");
+    up.kill9();
+    up = scenario.start("up");
+    eventually(CATCH_UP, "and again", || up.stderr().contains("`id - 5 > 0` fails"));
+    snapshot(&scenario, &["stop", &name]);
+    eventually(CATCH_UP, "the snapshot is over", || state(&scenario, &name).0 != "reading");
+    scenario.verify();
+}
+
+#[test]
 fn paused_snapshot_stays_so_over_a_kill_and_goes_on_where_it_was() {
     let Some(mysql) = MySql::shared() else { return };
     let db = mysql.new_database("paused");

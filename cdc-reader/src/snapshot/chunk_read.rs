@@ -63,6 +63,19 @@ impl From<ReaderError> for ReadFailure {
 }
 
 impl ReadFailure {
+    /// With a condition, what the server cannot evaluate is taken for a fault of the condition on some row: the table
+    /// is stopped, and not the service. Whether it was the table that changed is looked at besides.
+    pub fn of_condition(self, condition: Option<&str>) -> Self {
+        let Some(condition) = condition else { return self };
+        let failed =
+            |reason: &str| Self::BadRow(format!("the condition `{condition}` fails: {reason}"));
+        match &self {
+            Self::Reader(ReaderError::Query { reason, .. }) => failed(reason),
+            Self::TableChanged => failed("it names what the table does not have (any more)"),
+            _ => self,
+        }
+    }
+
     /// As the reader's error, for callers that have no answer to the first three.
     pub fn into_error(self, place: &str, table: &str) -> ReaderError {
         let query = |reason| ReaderError::Query { place: place.into(), reason };
@@ -83,6 +96,9 @@ impl ReadFailure {
 pub enum Overflow {
     /// End the chunk early, at a row; the rest is read again by the next chunk.
     CutShort,
+    /// The same with the connection kept, because a view hangs on it: the rest of the rows is waited for, however much
+    /// that is.
+    CutShortInView,
     /// Fail with [`ReadFailure::TooLarge`].
     Fail,
 }
@@ -120,7 +136,11 @@ pub fn read_chunk_into(
         }
         if bad_row.is_some() || !read.complete {
             drained += row.bytes.len();
-            let stop = overflow == Overflow::Fail || drained > DRAINED_MAX;
+            let stop = match overflow {
+                Overflow::CutShort => drained > DRAINED_MAX,
+                Overflow::CutShortInView => false,
+                Overflow::Fail => true,
+            };
             return if stop { Flow::Stop } else { Flow::Go };
         }
         let written = if read.rows.is_empty() { writer.expect(row.kinds) } else { Ok(()) };

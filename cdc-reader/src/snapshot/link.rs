@@ -44,7 +44,7 @@ impl Link {
         mut writer: RowWriter,
         memory: Vec<u8>,
     ) -> Result<(ReadRows, RowWriter), ReadFailure> {
-        let (table, range) = (table.clone(), range.clone());
+        let (table, range, condition) = (table.clone(), range.clone(), filter.clone());
         let work = move |connection: &mut RowConnection| {
             let range = ChunkRange {
                 after: range.after.as_deref(),
@@ -64,7 +64,8 @@ impl Link {
             )?;
             Ok((read, writer))
         };
-        self.rows.run(work).await
+        let read: Result<_, ReadFailure> = self.rows.run(work).await;
+        read.map_err(|failure| failure.of_condition(condition.as_deref()))
     }
 
     /// The key at which the first `rows` rows of a range end; `None` when it has not so many.
