@@ -2,12 +2,15 @@
 
 use std::{
     collections::BTreeMap,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use cdc_reader::{
     ReaderError, SourceConfig,
+    config::SslMode,
     mysql::{
         connect,
         rows::{Flow, RowConnection, RowLink},
@@ -197,6 +200,46 @@ fn other_thread_ends_what_waits() {
             // A server that sleeps looks for its client every few seconds.
             wait_until_gone(&mut db, &id).await;
         }
+    });
+}
+
+/// In front of a server, and silent for longer than one read waits before each of its answers.
+fn slow_answers(server: String) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = listener.local_addr().expect("is bound").port();
+    std::thread::spawn(move || {
+        let (client, _) = listener.accept().expect("a client");
+        let server = TcpStream::connect(server).expect("connects");
+        let copy = |mut from: TcpStream, mut to: TcpStream, pause: Duration| {
+            std::thread::spawn(move || {
+                let mut bytes = vec![0; 1 << 16];
+                while let Ok(length @ 1..) = from.read(&mut bytes) {
+                    std::thread::sleep(pause);
+                    if to.write_all(&bytes[..length]).is_err() {
+                        break;
+                    }
+                }
+            })
+        };
+        let clone = |stream: &TcpStream| stream.try_clone().expect("an open socket");
+        copy(clone(&client), clone(&server), Duration::ZERO);
+        copy(server, client, Duration::from_millis(700));
+    });
+    port
+}
+
+#[test]
+fn handshake_of_a_slow_server_is_waited_for() {
+    block_on(async {
+        let db = shared().database().await;
+        let (rest, server) = db.config.url.rsplit_once('@').expect("a user");
+        let slow = slow_answers(server.split('/').next().expect("a server").to_owned());
+        let config = SourceConfig {
+            url: format!("{rest}@127.0.0.1:{slow}"),
+            ssl_mode: SslMode::Required,
+            ..db.config.clone()
+        };
+        assert_eq!(texts(&mut connect_rows(&config), "SELECT 'here'"), [["here"]]);
     });
 }
 

@@ -28,6 +28,8 @@ const CAPABILITIES: CapabilityFlags = CapabilityFlags::CLIENT_LONG_PASSWORD
     .union(CapabilityFlags::CLIENT_PLUGIN_AUTH_LENENC_CLIENT_DATA);
 /// utf8mb4_general_ci, which every server knows.
 const COLLATION: u8 = 45;
+/// What most plugins hash with a password.
+const NONCE_BYTES: usize = 20;
 const PACKET_MAX: u32 = 1 << 30;
 /// The server's version is read as that of any server since 2010.
 const SERVER_VERSION: (u16, u16, u16) = (5, 5, 3);
@@ -196,9 +198,10 @@ fn take_text<'a>(input: &mut &'a [u8]) -> &'a [u8] {
     text
 }
 
-/// A nonce ends with a 0 that is not part of it.
+/// A nonce of 20 bytes ends with a 0 that is not part of it; those of other lengths (MariaDB's ed25519 and parsec: 32)
+/// end with any byte.
 fn trim_end(nonce: &mut Vec<u8>) {
-    if nonce.last() == Some(&0) {
+    if nonce.len() == NONCE_BYTES + 1 && nonce.last() == Some(&0) {
         nonce.pop();
     }
 }
@@ -220,6 +223,15 @@ mod tests {
         assert_eq!(greeting.plugin, b"caching_sha2_password");
         assert_eq!(greeting.flavor, Flavor::parse("9.7.4-2"));
         assert!(greeting.capabilities.contains(CapabilityFlags::CLIENT_SSL));
+    }
+
+    #[test]
+    fn only_a_nonce_of_20_bytes_has_a_0_behind_it() {
+        assert_eq!(parse_switch(b"caching_sha2_password\0abcdefghijklmnopqrst\0").1.len(), 20);
+        let mut switch = b"client_ed25519\0".to_vec();
+        switch.extend_from_slice(&[7; 31]);
+        switch.push(0);
+        assert_eq!(parse_switch(&switch).1.len(), 32);
     }
 
     #[test]

@@ -86,7 +86,13 @@ impl Wire {
                     .into(),
             ));
         }
-        Ok(Self { socket: wrap(self.socket)?, ..self })
+        let mut wire = Self { socket: wrap(self.socket)?, ..self };
+        wire.set_waits(true)?;
+        let began = Instant::now();
+        while let Err(error) = wire.socket.shake_hands() {
+            wire.not_yet(error, began)?;
+        }
+        Ok(wire)
     }
 
     /// The bytes that were read and not yet taken.

@@ -57,7 +57,7 @@ impl Socket {
         Ok(Self::Unix(stream))
     }
 
-    /// Puts TLS on a TCP socket; the handshake happens with the next read or write.
+    /// Puts TLS on a TCP socket; [`Self::shake_hands`] comes next.
     pub(crate) fn with_tls(
         self,
         config: Arc<ClientConfig>,
@@ -70,6 +70,15 @@ impl Socket {
             }
             other => Ok(other),
         }
+    }
+
+    /// Goes on with TLS's handshake until it is done. After an error of a read that waited too long it may be called again.
+    pub(crate) fn shake_hands(&mut self) -> io::Result<()> {
+        let Self::Tls(stream) = self else { return Ok(()) };
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(())
     }
 
     /// Whether a password may cross it as it is.
