@@ -149,6 +149,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     ] {
         keys.extend(differences(&old, &new).map(|key| format!("{section} {key}")));
     }
+    if old.exports != new.exports {
+        keys.push("[[export]]".into());
+    }
     for source in &new.sources {
         match old.sources.iter().find(|other| other.name == source.name) {
             None => keys.push(format!("[[source]] {} (new)", source.name)),

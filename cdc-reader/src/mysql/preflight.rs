@@ -14,7 +14,7 @@ use crate::{
         connect::{self, Server, classify, server_code},
         flavor::{Kind, Version},
         limit_checks::replica_lines,
-        privileges::{Privileges, privileges},
+        privileges::{Privileges, privileges, split_list},
         settings,
     },
     table_filter::TableFilter,
@@ -258,7 +258,9 @@ async fn granted(
     let grants: Vec<String> =
         connection.query("SHOW GRANTS").await.map_err(|error| classify(error, &server.place))?;
     Ok(grants.iter().filter_map(|grant| grant.split_once(" ON *.* ")).any(|(privileges, _)| {
-        privileges.contains("ALL PRIVILEGES") || names.iter().any(|name| privileges.contains(name))
+        let list = split_list(privileges.strip_prefix("GRANT ").unwrap_or(privileges));
+        let has = |name: &str| list.contains(&name);
+        has("ALL PRIVILEGES") || names.iter().any(|name| has(name))
     }))
 }
 

@@ -174,7 +174,7 @@ fn excess(grant: &str, user: &str) -> Option<String> {
 }
 
 /// The parts between commas that are not in brackets.
-fn split_list(text: &str) -> Vec<&str> {
+pub(super) fn split_list(text: &str) -> Vec<&str> {
     let mut depth = 0;
     let outside = |c: char| {
         match c {
