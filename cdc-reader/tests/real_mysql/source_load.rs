@@ -23,8 +23,8 @@ use super::{
 
 const ROWS: u32 = 100_000;
 const CHUNK: u32 = 2_000;
-/// Far above a chunk's few milliseconds, far below the snapshot's seconds.
-const CHUNK_TIME_MAX: Duration = Duration::from_secs(1);
+/// Far above a chunk's few milliseconds.
+const HELD: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(2);
 
 /// Everything that the user's connections may have done.
@@ -114,10 +114,8 @@ async fn ensure_sampling_sees(root: &SourceConfig, least: &SourceConfig) {
     holds.query_drop("START TRANSACTION").await.expect("begins");
     holds.query_drop("SELECT * FROM load_1.t LIMIT 1").await.expect("reads");
     let (mut seen, started) = (Seen::default(), Instant::now());
-    while longest(&seen.transaction_times) < CHUNK_TIME_MAX
-        || longest(&seen.lock_times) < CHUNK_TIME_MAX
-    {
-        assert!(started.elapsed() < 30 * CHUNK_TIME_MAX, "it is not seen");
+    while longest(&seen.transaction_times) < HELD || longest(&seen.lock_times) < HELD {
+        assert!(started.elapsed() < 60 * HELD, "it is not seen");
         seen.sample(&mut connection).await;
         tokio::time::sleep(TICK).await;
     }
@@ -194,9 +192,11 @@ fn least_privileges_are_enough_and_the_source_is_only_read() {
         reading.config.snapshot_chunk_rows = CHUNK;
         // Long enough to be looked at, with pauses in which nothing may be held.
         reading.config.snapshot_max_rows_per_second = 20_000;
+        let began = Instant::now();
         reading.start();
         reading.wait_read("load_1.t").await;
         reading.wait_read("load_1.log").await;
+        let took = began.elapsed();
         ended.store(true, Ordering::Relaxed);
         assert!(writing.await.expect("no panic") > 100, "too little was written to mean anything");
         let seen = sampling.await.expect("no panic");
@@ -218,15 +218,17 @@ fn least_privileges_are_enough_and_the_source_is_only_read() {
         }
         assert!(seen.lock_types.contains("SHARED_READ"), "{:?}", seen.lock_types);
         assert!(seen.lock_times.len() > 5, "{} locks", seen.lock_times.len());
+        // A machine that stands still for a while makes one chunk long, but not all of them one.
+        let most = (took / 2).max(HELD);
         let longest_lock = longest(&seen.lock_times);
-        assert!(longest_lock < CHUNK_TIME_MAX, "a table was locked for {longest_lock:?}");
+        assert!(longest_lock < most, "a table was locked for {longest_lock:?} of {took:?}");
         for (internal, external) in &seen.handle_locks {
             for lock in [internal, external].into_iter().flatten() {
                 assert!(!lock.contains("WRITE"), "{lock}");
             }
         }
         let longest_transaction = longest(&seen.transaction_times);
-        assert!(longest_transaction < CHUNK_TIME_MAX, "one was open for {longest_transaction:?}");
+        assert!(longest_transaction < most, "one was open for {longest_transaction:?} of {took:?}");
 
         let done: Vec<String> = connection
             .query(
