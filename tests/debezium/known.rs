@@ -206,10 +206,12 @@ fn default_after_ddl(difference: &Difference) -> bool {
         .any(|t| difference.topic.ends_with(t));
     let told = |schema: &[u8]| String::from_utf8_lossy(schema).contains("connect.default");
     let same_but_for_the_default = match difference.part {
-        Part::ValueSchema => told(theirs) && !told(ours),
+        Part::ValueSchema => told(theirs) != told(ours),
         // The branches of the union are the other way round.
         Part::Value => {
-            ours.first() == Some(&2) && theirs.first() == Some(&0) && ours[1..] == theirs[1..]
+            let branches = [ours.first(), theirs.first()];
+            (branches == [Some(&2), Some(&0)] || branches == [Some(&0), Some(&2)])
+                && ours[1..] == theirs[1..]
         }
         _ => false,
     };
