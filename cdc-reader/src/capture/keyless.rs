@@ -273,7 +273,7 @@ mod tests {
         let batch = tables.batch("d.t").expect("pending");
         let start = batch.bytes.len();
         batch.bytes.extend_from_slice(&number.to_le_bytes());
-        batch.bytes.resize(start + 8 + filling, 7);
+        batch.bytes.resize(start + 8 + filling + 1, 7);
         let end = batch.bytes.len();
         batch.records.push(EncodedRecord {
             topic: TopicHandle(3),
