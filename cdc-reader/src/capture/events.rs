@@ -117,6 +117,8 @@ impl Capture {
         body: &[u8],
     ) -> Result<(), ReaderError> {
         let began_at = start_of_event(&self.place, header);
+        // Before what is inside: a transaction that ends there is committed with the place behind it.
+        self.advance(header);
         if header.kind == kind::TRANSACTION_PAYLOAD {
             let mut buffer = std::mem::take(&mut self.inflated);
             let mut result = Ok(());
@@ -134,11 +136,9 @@ impl Capture {
             self.inflated = buffer;
             read.map_err(|error| self.bad_event(&error))?;
             result?;
-            self.advance(header);
             self.set_boundary();
             return Ok(());
         }
-        self.advance(header);
         self.take_transaction_event(header, body, began_at)?;
         self.set_boundary();
         Ok(())

@@ -182,3 +182,29 @@ fn busy_server_does_not_keep_the_wait_from_ending() {
         }
     });
 }
+
+#[test]
+fn compressed_transaction_is_committed_with_the_place_behind_it() {
+    let server = start(&OFF);
+    block_on(async {
+        let mut db = server.database().await;
+        db.run("CREATE TABLE t (k INT PRIMARY KEY);\nINSERT INTO t VALUES (1)").await;
+        let t = format!("{}.t", db.name);
+        let mut reading = Reading::new(db.config.clone());
+        reading.start();
+        reading.wait_for(&t, &["r 1"]).await;
+        db.run("SET SESSION binlog_transaction_compression = ON;\nINSERT INTO t VALUES (2)").await;
+        reading.wait_for(&t, &["r 1", "c 2"]).await;
+        let end: mysql_async::Row = db
+            .connection
+            .query_first("SHOW BINARY LOG STATUS")
+            .await
+            .expect("asks")
+            .expect("a row");
+        let end: (String, u64) = (end.get(0).expect("a file"), end.get(1).expect("an offset"));
+        // A reader that is killed now goes on from there; nothing else moves the position.
+        let place = reading.position().place;
+        assert_eq!((place.file, place.offset), end);
+        reading.stop().await;
+    });
+}
