@@ -31,8 +31,9 @@ impl BinlogPlace {
 pub struct OpenTransaction {
     /// The transaction's GTID (`uuid:number`), or where it starts (`file:offset`) without GTIDs.
     pub id: String,
-    /// How many rows of captured tables are in the log. Rows, not events: another server may cut events differently.
-    pub rows_done: u64,
+    /// How many of its rows are in the log, by `database.table`: other tables may be captured when it is read again. Rows,
+    /// not events: another server may cut events differently.
+    pub rows_done: BTreeMap<String, u64>,
 }
 
 /// How far one table's snapshot is.

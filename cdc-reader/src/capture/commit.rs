@@ -74,11 +74,10 @@ impl Capture {
         self.tell_progress();
         // A transaction that is being read again keeps what the position says of it until its rows pass that point.
         if let Some(transaction) = &self.transaction
-            && (transaction.rows_seen > 0 || transaction.metadata.is_some())
+            && (transaction.has_rows() || transaction.metadata.is_some())
         {
-            let rows_done = transaction.rows_seen.max(transaction.rows_to_skip_at_start);
-            self.position.open_transaction =
-                Some(OpenTransaction { id: transaction.id(), rows_done });
+            let (id, rows_done) = (transaction.id(), transaction.rows_done());
+            self.position.open_transaction = Some(OpenTransaction { id, rows_done });
         }
         let position = serde_json::to_vec(&self.position).map_err(|error| {
             ReaderError::PositionLost(format!("the position cannot be written: {error}"))

@@ -1,5 +1,7 @@
 //! Events in their order: transactions begin and end, tables are mapped, rows are encoded, statements are understood.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use schemas::{position::BinlogPlace, table_id::TableId};
 
 use super::{Capture, metadata::OpenMetadata, tables::MappedTable, xa::XaPart};
@@ -33,11 +35,9 @@ pub(super) struct Transaction {
     pub(super) again: bool,
     /// It ends by an event of its own, whatever statements it holds (MariaDB).
     pub(super) grouped: bool,
-    /// Rows of captured tables seen so far.
-    pub(super) rows_seen: u64,
-    /// How many rows at its start are in the log already.
-    pub(super) rows_to_skip_at_start: u64,
-    /// The tables of those rows.
+    /// How many rows of which table are in the log already.
+    logged: BTreeMap<String, u64>,
+    /// The tables of the rows seen so far.
     pub(super) touched: Vec<Touched>,
     /// Whether a part of it is in the log.
     pub(super) partly_logged: bool,
@@ -46,10 +46,14 @@ pub(super) struct Transaction {
 }
 
 /// How many of a transaction's rows are a table's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Touched {
     pub(super) table: usize,
+    name: Arc<str>,
+    /// Seen so far.
     rows: u64,
+    /// So many at its start are in the log already.
+    logged: u64,
 }
 
 /// Where an event of the transaction stands.
@@ -81,22 +85,36 @@ impl Transaction {
         }
     }
 
+    /// How many of the table's next rows are in the log already.
+    fn passes_over(&mut self, table: usize, name: &Arc<str>) -> u64 {
+        let touched = self.touched.iter().find(|touched| touched.table == table);
+        let Some(touched) = touched else {
+            let logged = self.logged.get(&**name).copied().unwrap_or_default();
+            self.touched.push(Touched { table, name: name.clone(), rows: 0, logged });
+            return logged;
+        };
+        touched.logged.saturating_sub(touched.rows)
+    }
+
     /// Counts rows of a table.
     fn count(&mut self, table: usize, rows: u64) {
-        self.rows_seen += rows;
-        match self.touched.iter_mut().find(|touched| touched.table == table) {
-            Some(touched) => touched.rows += rows,
-            None => self.touched.push(Touched { table, rows }),
+        if let Some(touched) = self.touched.iter_mut().find(|touched| touched.table == table) {
+            touched.rows += rows;
         }
     }
 
-    /// The table is stopped, and so its rows are not counted when the transaction is read again. Counted on, they would
-    /// have as many rows of other tables passed over then.
-    fn leave_out(&mut self, table: usize) {
-        if let Some(touched) = self.touched.iter_mut().find(|touched| touched.table == table) {
-            self.rows_seen -= std::mem::take(&mut touched.rows);
-            self.rows_to_skip_at_start = 0;
+    /// Whether rows of captured tables were seen.
+    pub(super) fn has_rows(&self) -> bool {
+        self.touched.iter().any(|touched| touched.rows > 0)
+    }
+
+    /// How many rows of which table are in the log once all that was seen is.
+    pub(super) fn rows_done(&self) -> BTreeMap<String, u64> {
+        let mut done = self.logged.clone();
+        for touched in &self.touched {
+            done.insert(touched.name.to_string(), touched.rows.max(touched.logged));
         }
+        done
     }
 
     /// What names it in a position.
@@ -237,8 +255,7 @@ impl Capture {
             decides: None,
             again: false,
             grouped: false,
-            rows_seen: 0,
-            rows_to_skip_at_start: 0,
+            logged: BTreeMap::new(),
             touched: Vec::new(),
             partly_logged: false,
             metadata: None,
@@ -250,7 +267,7 @@ impl Capture {
         if let Some(open) = &self.position.open_transaction
             && transaction.id() == open.id
         {
-            transaction.rows_to_skip_at_start = open.rows_done;
+            transaction.logged.clone_from(&open.rows_done);
             transaction.partly_logged = true;
         }
         self.transaction = Some(transaction);
@@ -265,6 +282,7 @@ impl Capture {
         }
         if transaction.again {
             self.set_boundary();
+            self.open_windows();
             return Ok(());
         }
         self.consumed.insert(&transaction.start);
@@ -309,6 +327,7 @@ impl Capture {
         }
         self.begin_metadata(began_at);
         let Some(transaction) = &mut self.transaction else { return Ok(()) };
+        let skip_rows = transaction.passes_over(index, &name);
         let event =
             EventPlace { file: &self.place.file, offset: began_at, server_id: header.server_id };
         let block = transaction.source_block(&plan.schemas.schema.id, event);
@@ -320,7 +339,7 @@ impl Capture {
             plan: &plan,
             topic,
             timestamp_ms: transaction.start.committed_at_us / 1000,
-            skip_rows: transaction.rows_to_skip_at_start.saturating_sub(transaction.rows_seen),
+            skip_rows,
             headers: &self.metadata.headers,
         };
         let held = self.keyless.batch(&name);
@@ -386,10 +405,6 @@ impl Capture {
         self.metrics.stopped_tables.set(self.position.stopped.len() as i64);
         self.keyless.forget(table);
         self.moved = true;
-        if let Some((transaction, index)) = self.transaction.as_mut().zip(self.tables.index(table))
-        {
-            transaction.leave_out(index);
-        }
     }
 
     fn rotate(&mut self, mut body: &[u8]) -> Result<(), ReaderError> {
@@ -430,7 +445,7 @@ fn start_of_event(before: &BinlogPlace, header: &EventHeader) -> u64 {
 mod tests {
     use super::*;
 
-    fn transaction(rows_to_skip_at_start: u64) -> Transaction {
+    fn transaction(logged: BTreeMap<String, u64>) -> Transaction {
         Transaction {
             start: TransactionStart::default(),
             gtid: String::new(),
@@ -440,35 +455,42 @@ mod tests {
             decides: None,
             again: false,
             grouped: false,
-            rows_seen: 0,
-            rows_to_skip_at_start,
+            logged,
             touched: Vec::new(),
             partly_logged: false,
             metadata: None,
         }
     }
 
-    #[test]
-    fn rows_of_a_stopped_table_are_not_those_to_pass_over_when_read_again() {
-        let mut first = transaction(0);
-        first.count(0, 500);
-        first.count(1, 700);
-        first.count(0, 30);
-        first.leave_out(1);
-        assert_eq!(first.rows_seen, 530);
-        // Read again, the stopped table's rows are not seen: what is passed over is exactly the other table's.
-        let mut again = transaction(first.rows_seen);
-        again.count(0, 500);
-        assert_eq!(again.rows_to_skip_at_start - again.rows_seen, 30);
+    /// Takes events of (table, rows); answers the rows of each that are not passed over.
+    fn take(transaction: &mut Transaction, events: &[(usize, u64)]) -> Vec<u64> {
+        let names: [Arc<str>; 3] = ["d.a".into(), "d.b".into(), "d.c".into()];
+        let take_one = |&(table, rows): &(usize, u64)| {
+            let passed_over = transaction.passes_over(table, &names[table]).min(rows);
+            transaction.count(table, rows);
+            rows - passed_over
+        };
+        events.iter().map(take_one).collect()
     }
 
     #[test]
-    fn a_table_that_stops_after_what_is_passed_over_lets_nothing_more_be_passed_over() {
-        let mut again = transaction(100);
-        again.count(0, 60);
-        again.count(1, 90);
-        again.leave_out(0);
-        assert_eq!(again.rows_to_skip_at_start.saturating_sub(again.rows_seen), 0);
-        assert_eq!(again.rows_seen, 90);
+    fn rows_that_are_in_the_log_are_passed_over_table_by_table() {
+        let mut first = transaction(BTreeMap::new());
+        assert!(!first.has_rows());
+        assert_eq!(take(&mut first, &[(0, 500), (1, 700), (0, 30)]), [500, 700, 30]);
+        assert!(first.has_rows());
+        // Read again with `d.b` left out and `d.c` new, and in events of other sizes.
+        let mut again = transaction(first.rows_done());
+        assert_eq!(take(&mut again, &[(0, 520), (2, 9), (0, 30), (0, 5)]), [0, 9, 20, 5]);
+        // Committed in the middle of that and read once more, with `d.b`.
+        let mut third = transaction(again.rows_done());
+        assert_eq!(take(&mut third, &[(0, 555), (1, 701), (2, 10), (0, 1)]), [0, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_part_that_is_read_again_and_committed_early_keeps_what_was_done() {
+        let mut again = transaction(BTreeMap::from([("d.a".to_owned(), 100)]));
+        assert_eq!(take(&mut again, &[(0, 60)]), [0]);
+        assert_eq!(again.rows_done(), BTreeMap::from([("d.a".to_owned(), 100)]));
     }
 }

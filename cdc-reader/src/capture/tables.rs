@@ -270,11 +270,6 @@ impl Tables {
         self.maps.clear();
     }
 
-    /// The number of a table that the stream has shown.
-    pub(super) fn index(&self, name: &str) -> Option<usize> {
-        self.by_name.get(name).copied()
-    }
-
     /// `database.table` of a table.
     pub(super) fn name(&self, index: usize) -> Arc<str> {
         self.targets.get(index).map_or_else(|| "".into(), |target| target.name.clone())
