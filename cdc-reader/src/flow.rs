@@ -34,6 +34,8 @@ pub enum Input {
     Order(Order),
     /// A view of a table without a key was taken.
     View(ViewRequest),
+    /// The view of the table of this name is given up.
+    NoView(String),
     /// Its rows.
     Table(SpooledTable),
 }
@@ -80,12 +82,23 @@ pub struct TablesOrder {
 pub struct WindowRequest {
     /// `database.table`.
     pub table: String,
-    /// Names the chunk among those of the table; the same once more makes the earlier one void.
-    pub order: u64,
-    /// The walk begins at the first key again: what was read before is void.
-    pub restart: bool,
+    /// The chunk that is to be read; `None` only asks where the stream stands.
+    pub chunk: Option<AskedChunk>,
     /// Where the stream stands at that moment.
     pub reply: oneshot::Sender<StreamState>,
+}
+
+/// Which chunk of a table is to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct AskedChunk {
+    /// Names the chunk among those of the table; the same once more makes the earlier one void.
+    pub order: u64,
+    /// The walk that it belongs to. Of a walk that is no more, nothing is opened; [`StreamState::generation`] tells.
+    pub generation: u64,
+    /// The walk begins at the first key again: what was read before is void.
+    pub restart: bool,
+    /// The table has a key now.
+    pub has_key: bool,
 }
 
 /// How far the encode thread has consumed the stream.
@@ -124,7 +137,7 @@ pub struct SnapshotChunk {
     pub rows: Vec<(Range<usize>, Range<usize>)>,
     /// The end of the binlog after the SELECT: every transaction that the SELECT can have seen lies before it.
     pub high: BinlogPlace,
-    /// As in the chunk's [`WindowRequest`].
+    /// As in the chunk's [`AskedChunk`].
     pub order: u64,
     /// Which rows these are.
     pub part: TablePart,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cdc_reader::{
     ReaderMetrics, SourceConfig,
     capture::{self, CaptureSetup},
-    flow::{Input, SnapshotChunk, StreamState, TablePart, WindowRequest},
+    flow::{AskedChunk, Input, SnapshotChunk, StreamState, TablePart, WindowRequest},
     snapshot::window::Windows,
     table_filter::TableFilter,
 };
@@ -69,7 +69,8 @@ impl LogWriter for AskingLog {
 
 fn ask(inbox: &mpsc::Sender<Input>, order: u64) -> oneshot::Receiver<StreamState> {
     let (reply, answer) = oneshot::channel();
-    let request = WindowRequest { table: "d.t".into(), order, restart: false, reply };
+    let chunk = AskedChunk { order, generation: 0, restart: false, has_key: true };
+    let request = WindowRequest { table: "d.t".into(), chunk: Some(chunk), reply };
     // Something of the stream is in front of it.
     inbox.try_send(Input::Events(Vec::new())).expect("there is room");
     inbox.try_send(Input::OpenWindow(request)).expect("there is room");

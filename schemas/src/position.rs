@@ -44,6 +44,11 @@ pub struct TableSnapshot {
     /// The last key that is in the log: one text per key column, opaque to us, for use in the server's predicates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_key: Option<Vec<String>>,
+    /// What the key was whose order `last_key` and `ahead` are of: [`TableSchema::key_shape`].
+    ///
+    /// [`TableSchema::key_shape`]: crate::table_schema::TableSchema::key_shape
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_shape: Option<String>,
     /// Ranges behind `last_key` that are in the log already, in the order of the walk: readers finish in any order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ahead: Vec<DoneRange>,
@@ -107,13 +112,20 @@ pub struct DoneRange {
     /// `None`: to the last key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upto: Option<Vec<String>>,
+    /// How many orders from its own on are free for what may be cut from it; 0 where nothing has been cut from this part
+    /// yet and all orders up to the next of [`ORDER_STEP`] are.
+    #[serde(skip)]
+    pub room: u64,
 }
 
 /// A part that is still to be read.
 pub type OpenRange = DoneRange;
 
 /// The orders of two neighbouring ranges of a new walk differ by this much: as many ranges may be cut from one.
-const ORDER_STEP: u64 = 1 << 32;
+const ORDER_STEP: u64 = 1 << 42;
+/// What is left of a part gets an order so much higher, so that the first piece can be cut again when it has to be read a
+/// second time.
+const CUT_STEP: u64 = 1 << 16;
 
 impl TableSnapshot {
     /// Enters a range whose rows are in the log now.
@@ -134,14 +146,17 @@ impl TableSnapshot {
         self.partial &= self.filter.is_some();
         self.gap |= self.anew;
         (self.done, self.again, self.anew, self.paused) = (true, false, false, false);
-        (self.last_key, self.filter, self.in_flight) = (None, None, 0);
+        (self.last_key, self.key_shape, self.filter, self.in_flight) = (None, None, None, 0);
         self.ahead.clear();
     }
 
     /// What it is when the walk begins at the first key again.
     pub fn restarted(&self) -> Self {
         let mut anew = self.clone();
-        (anew.last_key, anew.rows, anew.bytes, anew.began_ms) = (None, 0, 0, 0);
+        (anew.last_key, anew.key_shape) = (None, None);
+        (anew.rows, anew.bytes, anew.began_ms) = (0, 0, 0);
+        // Rows that were read before come again.
+        anew.anew |= !anew.again;
         anew.ahead.clear();
         anew
     }
@@ -155,7 +170,7 @@ impl TableSnapshot {
         let (mut open, mut after, mut order) = (Vec::new(), self.last_key.clone(), 0);
         for done in &mut self.ahead {
             if after != done.after {
-                open.push(OpenRange { order: order + 1, after, upto: done.after.clone() });
+                open.push(OpenRange { order: order + 1, after, upto: done.after.clone(), room: 0 });
             }
             order += ORDER_STEP;
             (done.order, after) = (order, done.upto.clone());
@@ -163,7 +178,7 @@ impl TableSnapshot {
                 return open;
             }
         }
-        open.push(OpenRange { order: order + 1, after, upto: None });
+        open.push(OpenRange { order: order + 1, after, upto: None, room: 0 });
         open
     }
 }
@@ -172,12 +187,20 @@ impl OpenRange {
     /// The range that begins where this one, which had no end, now ends.
     pub fn following(&self, after: Vec<String>) -> Self {
         let order = (self.order / ORDER_STEP + 1) * ORDER_STEP + 1;
-        Self { order, after: Some(after), upto: None }
+        Self { order, after: Some(after), upto: None, room: 0 }
     }
 
-    /// What is left of this one after a key inside it.
-    pub fn rest(&self, after: Vec<String>) -> Self {
-        Self { order: self.order + 1, after: Some(after), upto: self.upto.clone() }
+    /// Ends this one at a key inside it, and answers what is left.
+    pub fn cut(&mut self, at: Vec<String>) -> Self {
+        let first = if self.room == 0 { CUT_STEP } else { (self.room / 2).max(1) };
+        let rest = Self {
+            order: self.order + first,
+            after: Some(at.clone()),
+            upto: self.upto.replace(at),
+            room: self.room.saturating_sub(first),
+        };
+        self.room = first;
+        rest
     }
 }
 
@@ -256,7 +279,7 @@ mod tests {
 
     fn range(order: u64, after: &str, upto: &str) -> DoneRange {
         let key = |text: &str| (!text.is_empty()).then(|| vec![text.to_owned()]);
-        DoneRange { order, after: key(after), upto: key(upto) }
+        DoneRange { order, after: key(after), upto: key(upto), room: 0 }
     }
 
     #[test]
@@ -287,8 +310,7 @@ mod tests {
             [range(1, "a", "b"), range(step + 1, "c", "d"), range(2 * step + 1, "e", "")]
         );
         // They are done in another order, one of them in two pieces.
-        let first = &open[0];
-        table.enter(first.rest(vec!["ab".into()]));
+        table.enter(open[0].clone().cut(vec!["ab".into()]));
         table.enter(open[1].clone());
         let last = open[2].following(vec!["f".into()]);
         assert!(last.order > open[2].order);
@@ -296,6 +318,25 @@ mod tests {
         let open = table.open_ranges();
         assert_eq!(open, [range(1, "a", "ab"), range(4 * step + 1, "e", "f")]);
         open.into_iter().for_each(|range| table.enter(range));
+        assert!(table.done);
+    }
+
+    #[test]
+    fn pieces_that_are_cut_again_lie_between_their_neighbours() {
+        let mut whole = range(1, "", "");
+        let mut pieces = vec![whole.cut(vec!["m".into()]), whole];
+        // The second piece is cut as well, and then each of them once more, as after a refusal.
+        for (at, key) in [(0, "t"), (0, "w"), (1, "c"), (1, "d"), (1, "e")] {
+            let rest = pieces[at].cut(vec![key.into()]);
+            pieces.push(rest);
+        }
+        pieces.sort_by_key(|piece| piece.order);
+        for pair in pieces.windows(2) {
+            assert!(pair[0].order < pair[1].order, "{pieces:?}");
+            assert_eq!(pair[0].upto, pair[1].after, "{pieces:?}");
+        }
+        let mut table = TableSnapshot::default();
+        pieces.into_iter().rev().for_each(|piece| table.enter(piece));
         assert!(table.done);
     }
 

@@ -1,6 +1,8 @@
 //! A table's columns and key as of one moment: what a plan encodes by, and what the Avro text is made from.
 
-use crate::{column_type::ColumnType, default_value::DefaultValue, table_id::TableId};
+use crate::{
+    column_type::ColumnType, default_value::DefaultValue, row_digest::row_digest, table_id::TableId,
+};
 
 /// One column.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +42,16 @@ impl TableSchema {
     /// The key's columns in key order.
     pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
         self.key.iter().filter_map(|&i| self.columns.get(i))
+    }
+
+    /// Digest of the key's columns and their types, in key order. Where it is another, the same key text may be another
+    /// key, stand at another place in the order, or be encoded otherwise.
+    pub fn key_shape(&self) -> String {
+        let columns =
+            self.key_columns().map(|column| format!("{} {:?}", column.name, column.column_type));
+        let columns: Vec<String> = columns.collect();
+        let digest = row_digest(columns.iter().map(|column| Some(column.as_bytes())));
+        format!("{digest:032x}")
     }
 
     /// This shape, read from a table map, with what only the catalog tells; `None` when the catalog describes another

@@ -343,7 +343,8 @@ impl Capture {
         while self.stashed.len() < STASHED_MAX {
             match self.inbox.try_recv() {
                 Ok(Input::OpenWindow(request))
-                    if !request.restart && self.stashed.iter().all(is_events) =>
+                    if request.chunk.is_none_or(|chunk| !chunk.restart)
+                        && self.stashed.iter().all(is_events) =>
                 {
                     self.window_requests.push(request);
                     self.open_windows();
@@ -378,6 +379,10 @@ impl Capture {
                 self.keyless.view(request);
                 Ok(())
             }
+            Input::NoView(table) => {
+                self.keyless.reset(&table);
+                Ok(())
+            }
             Input::Table(table) => {
                 self.spooled_tables.push(table);
                 Ok(())
@@ -392,12 +397,17 @@ impl Capture {
             return;
         }
         for request in std::mem::take(&mut self.window_requests) {
-            if request.restart {
-                self.restart_walk(&request.table);
+            let walk = self.windows.generation(&request.table);
+            if let Some(chunk) = request.chunk.filter(|chunk| walk == Some(chunk.generation)) {
+                if chunk.restart {
+                    self.restart_walk(&request.table, chunk.has_key);
+                } else {
+                    self.keyless.open(&request.table);
+                    self.windows.ask(&request.table, chunk.order);
+                }
             }
-            self.keyless.open(&request.table);
             let unwanted = self.position.stopped.contains_key(&request.table);
-            let generation = self.windows.ask(&request.table, request.order).filter(|_| !unwanted);
+            let generation = self.windows.generation(&request.table).filter(|_| !unwanted);
             let state = StreamState {
                 gtid_set: self.consumed.to_string(),
                 place: self.boundary.clone(),

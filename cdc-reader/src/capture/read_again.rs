@@ -82,7 +82,8 @@ impl Capture {
         }
         // Rows that were never in the log are not read again.
         let before = self.position.snapshots.get(&name);
-        let known = before.is_some_and(|progress| progress.done || progress.rows > 0);
+        let known =
+            before.is_some_and(|progress| progress.done || progress.rows > 0 || progress.again);
         let Some(to_read) = &self.live.to_read else {
             tracing::warn!(
                 source = %self.source, table = name,
@@ -110,13 +111,24 @@ impl Capture {
         self.empty_table(table, header)?;
         let TableSnapshot { paused, gap, .. } =
             self.position.snapshots.get(&name).cloned().unwrap_or_default();
-        let progress =
-            TableSnapshot { again: known, partial: true, paused, gap, ..TableSnapshot::default() };
+        // Either way a restart does not read the changed keys back: those from before the table was emptied say nothing
+        // of the rows that are read now.
+        let progress = TableSnapshot {
+            again: known,
+            anew: !known,
+            partial: true,
+            paused,
+            gap,
+            ..TableSnapshot::default()
+        };
         self.position.snapshots.insert(name.clone(), progress);
         tracing::info!(
             source = %self.source, table = name,
             "a DDL changed the table's rows without writing them to the binlog: reading the table again"
         );
+        if !without_key {
+            self.keyless.forget(&name);
+        }
         if !self.windows.begin_again(&name) {
             let generation = self.windows.open_now(&name);
             if without_key {

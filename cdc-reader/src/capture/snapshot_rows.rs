@@ -48,7 +48,10 @@ impl Capture {
         progress.bytes += chunk.bytes.len() as u64;
         progress.rows_estimated = chunk.rows_estimated.max(progress.rows);
         match chunk.part {
-            TablePart::Range(range) => progress.enter(range),
+            TablePart::Range(range) => {
+                progress.key_shape = Some(chunk.schema.key_shape());
+                progress.enter(range);
+            }
             TablePart::Rest => progress.finish(),
         }
         if progress.done {
@@ -67,9 +70,13 @@ impl Capture {
         self.commit_if_due()
     }
 
-    /// The walk of a table is begun at its first key again, because its key is another one.
-    pub(super) fn restart_walk(&mut self, table: &str) {
-        self.windows.restart(table);
+    /// The walk of a table is begun at its first key again, because its key is another one. The keys that the stream
+    /// changed before say nothing of the ones now; and a table that had none is an ordinary one.
+    pub(super) fn restart_walk(&mut self, table: &str, has_key: bool) {
+        self.windows.begin_again(table);
+        if has_key {
+            self.keyless.forget(table);
+        }
         if let Some(progress) = self.position.snapshots.get_mut(table) {
             *progress = progress.restarted();
         }

@@ -151,10 +151,17 @@ impl Board {
     fn add(&self, table: CatalogTable, generation: u64, mut done: TableSnapshot) {
         let name: Arc<str> = table.name().into();
         let open = done.open_ranges();
-        let fits = open.iter().flat_map(|range| [&range.after, &range.upto]).flatten();
-        let restart = fits.into_iter().any(|key| !is_key_of(&table, key));
+        let mut ends = open.iter().flat_map(|range| [&range.after, &range.upto]).flatten();
+        let all_fit = ends.all(|key| is_key_of(&table, key));
+        drop(ends);
+        let shape = done.key_shape.as_ref();
+        let restart = !all_fit || shape.is_some_and(|shape| *shape != table.schema.key_shape());
         let rows_estimated = table.rows_estimated();
         let mut state = self.state();
+        // Asked for twice, and loaded twice, it is read once.
+        if state.tables.iter().any(|other| other.name == name && other.generation == generation) {
+            return;
+        }
         state.entries += 1;
         let mut entry = Table {
             entry: state.entries,
@@ -196,6 +203,7 @@ impl Board {
                 let name = format!("{}.{}", table.database, table.table);
                 state.paused.remove(&name);
                 state.tables.retain(|table| *table.name != name);
+                state.to_load.retain(|(waiting, ..)| *waiting != table);
                 state.to_load.push_back((table, generation, Instant::now()));
             }
             Request::Pause(name) => state.set_paused(&name, true),

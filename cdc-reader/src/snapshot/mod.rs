@@ -69,6 +69,7 @@ pub mod key_memory;
 pub mod key_text;
 mod keyless;
 mod link;
+mod load;
 mod reader;
 pub mod request;
 pub mod throttle;

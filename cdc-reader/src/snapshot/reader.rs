@@ -2,12 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use schemas::{
-    avro_schema::AvroOptions,
-    position::{BinlogPlace, DoneRange},
-    table_id::TableId,
-    table_schema::TableSchema,
-};
+use schemas::{avro_schema::AvroOptions, position::BinlogPlace};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{error, info, warn};
 
@@ -24,7 +19,7 @@ use super::{
 use crate::{
     config::SourceConfig,
     error::{Action, ReaderError},
-    flow::{Input, SnapshotChunk, StreamState, TablePart, WindowRequest},
+    flow::{AskedChunk, Input, SnapshotChunk, StreamState, TablePart, WindowRequest},
     mysql::{
         catalog::{self, CatalogTable},
         connect,
@@ -81,10 +76,10 @@ pub(super) struct SnapshotReader {
     pub(super) config: Arc<SourceConfig>,
     options: AvroOptions,
     encode: EncodeThread,
-    board: Arc<Board>,
+    pub(super) board: Arc<Board>,
     budget: Arc<Semaphore>,
     pub(super) throttle: Arc<Throttle>,
-    link: Option<Link>,
+    pub(super) link: Option<Link>,
 }
 
 /// What is sent besides the rows.
@@ -129,77 +124,24 @@ impl SnapshotReader {
             };
             let recovered = match read {
                 Ok(()) => Ok(()),
-                Err(failure) => self.recover(&part, failure).await,
+                Err(failure) => {
+                    self.give_up_view(&part).await?;
+                    self.recover(&part, failure).await
+                }
             };
             self.board.leave(&part);
             recovered?;
         }
     }
 
-    /// A table that was not known when the snapshot began, or whose rows became others since.
-    async fn load(&mut self, id: TableId, generation: u64) -> Result<(), Failure> {
-        let name = format!("{}.{}", id.database, id.table);
-        // First, so that a table which is there again after the server was asked is not taken for one that is gone.
-        let generation = match self.ask(&name, 0, false).await {
-            Ok(state) if state.unwanted => {
-                self.board.loaded(None);
-                return Ok(());
-            }
-            Ok(state) => state.generation,
-            Err(ChunkFailure::Closed) => return Err(Failure::Closed),
-            Err(_) => {
-                self.board.load_later(id, generation);
-                return Ok(());
-            }
-        };
-        let source = self.config.name.clone();
-        let loaded = match self.link().await {
-            Ok(link) => catalog::load_one(&mut link.connection, &link.server, &source, &id).await,
-            Err(error) => Err(error),
-        };
-        match loaded {
-            Ok(Some(table)) => self.board.loaded(Some((table, generation))),
-            Ok(None) => match self.end_gone(&id, generation).await {
-                Ok(()) => {
-                    info!(table = name, "table is gone, none of its rows are to be read");
-                    self.board.loaded(None);
-                }
-                Err(ChunkFailure::Closed) => return Err(Failure::Closed),
-                Err(_) => self.board.load_later(id, generation),
-            },
-            // The stream stops the table with the same finding.
-            Err(ReaderError::Query { reason, .. }) => {
-                error!(table = name, reason, "rows of table are not read");
-                self.board.loaded(None);
-            }
-            Err(error) => {
-                self.link = None;
-                self.board.load_later(id, generation);
-                self.pass_or_fail(&name, error)?;
-            }
+    /// Nobody reads the rows of a view that is open for a table without a key: what is held for it is dropped, as a later
+    /// view has it, instead of being kept for as long as nobody reads the table again.
+    async fn give_up_view(&self, part: &Part) -> Result<(), Failure> {
+        if !part.table.schema.key.is_empty() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Ends the snapshot of a table that is not there.
-    async fn end_gone(&mut self, id: &TableId, generation: u64) -> Result<(), ChunkFailure> {
-        let schema = TableSchema { id: id.clone(), columns: Vec::new(), key: Vec::new() };
-        let (committed, answer) = oneshot::channel();
-        let chunk = SnapshotChunk {
-            schema: Arc::new(schema),
-            bytes: Vec::new(),
-            rows: Vec::new(),
-            high: BinlogPlace::default(),
-            order: 0,
-            part: TablePart::Rest,
-            generation,
-            rows_estimated: 0,
-            zero_dates: 0,
-            invalid_texts: 0,
-            committed,
-        };
-        self.give(Input::Chunk(chunk)).await?;
-        answer.await.map_err(|_| self.dropped())
+        let given = self.give(Input::NoView(part.name.to_string())).await;
+        given.map_err(|_| Failure::Closed)
     }
 
     /// Steps 1 to 5 for one chunk; step 6 does not hold the reader up.
@@ -229,12 +171,11 @@ impl SnapshotReader {
         let (read, writer) = of_unchanged(read, link, &source, table).await?;
         let high = high?;
         throttle.read(read.rows.len() as u64);
-        let mut done = DoneRange { ..part.range.clone() };
+        let mut done = part.range.clone();
         if !read.complete
             && let Some(last) = &read.last_key
         {
-            done.upto = Some(last.clone());
-            self.board.put_back(part, part.range.rest(last.clone()));
+            self.board.put_back(part, done.cut(last.clone()));
         }
         let (rows, bytes) = (read.rows.len(), read.bytes.len());
         let end = ChunkEnd {
@@ -316,7 +257,7 @@ impl SnapshotReader {
         Ok(())
     }
 
-    fn pass_or_fail(&self, name: &str, error: ReaderError) -> Result<(), Failure> {
+    pub(super) fn pass_or_fail(&self, name: &str, error: ReaderError) -> Result<(), Failure> {
         match error.action() {
             Action::Retry => {
                 warn!(table = name, %error, "snapshot interrupted, trying again");
@@ -340,8 +281,10 @@ impl SnapshotReader {
             Ok(Some(table)) => table,
             Ok(None) => {
                 info!(table = name, "table is gone, its snapshot is done");
-                self.give_up(part).await?;
-                self.board.remove(part);
+                // Otherwise it has come back meanwhile, and its walk has begun anew.
+                if self.give_up(part).await? {
+                    self.board.remove(part);
+                }
                 return Ok(());
             }
             // Its new shape cannot be captured; the stream stops the table with the same finding.
@@ -367,7 +310,7 @@ impl SnapshotReader {
             return Ok(());
         }
         let ends = [&part.range.after, &part.range.upto];
-        let same_order = table.key_names() == part.table.key_names()
+        let same_order = table.schema.key_shape() == part.table.schema.key_shape()
             && ends.into_iter().flatten().all(|key| is_key_of(&table, key));
         if !same_order {
             warn!(
@@ -382,8 +325,9 @@ impl SnapshotReader {
         Ok(())
     }
 
-    /// Ends a table's snapshot without (more) rows. Tries until the encode thread has taken it.
-    pub(super) async fn give_up(&mut self, part: &Part) -> Result<(), Failure> {
+    /// Ends a table's snapshot without (more) rows. Tries until the encode thread has taken it; false when it wants the
+    /// table no more as the part knows it.
+    pub(super) async fn give_up(&mut self, part: &Part) -> Result<bool, Failure> {
         loop {
             let end = ChunkEnd {
                 high: BinlogPlace::default(),
@@ -396,7 +340,8 @@ impl SnapshotReader {
                 Err(failure) => Err(failure),
             };
             match given_up {
-                Ok(()) | Err(ChunkFailure::Void) => return Ok(()),
+                Ok(()) => return Ok(true),
+                Err(ChunkFailure::Void) => return Ok(false),
                 Err(ChunkFailure::Closed) => return Err(Failure::Closed),
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
@@ -405,7 +350,14 @@ impl SnapshotReader {
 
     /// Step 1.
     pub(super) async fn open_window(&mut self, part: &Part) -> Result<StreamState, ChunkFailure> {
-        let state = self.ask(&part.name, part.range.order, part.restart).await?;
+        let Part { generation, restart, .. } = *part;
+        let chunk = AskedChunk {
+            order: part.range.order,
+            generation,
+            restart,
+            has_key: !part.table.schema.key.is_empty(),
+        };
+        let state = self.ask(&part.name, Some(chunk)).await?;
         if state.unwanted {
             self.board.remove(part);
             return Err(ChunkFailure::Void);
@@ -417,14 +369,13 @@ impl SnapshotReader {
         Ok(state)
     }
 
-    async fn ask(
+    pub(super) async fn ask(
         &mut self,
         table: &str,
-        order: u64,
-        restart: bool,
+        chunk: Option<AskedChunk>,
     ) -> Result<StreamState, ChunkFailure> {
         let (reply, answer) = oneshot::channel();
-        let request = WindowRequest { table: table.to_owned(), order, restart, reply };
+        let request = WindowRequest { table: table.to_owned(), chunk, reply };
         self.give(Input::OpenWindow(request)).await?;
         answer.await.map_err(|_| self.dropped())
     }

@@ -63,9 +63,15 @@ struct Asked {
     held_before: usize,
 }
 
+impl HeldUpdate {
+    fn size(&self) -> usize {
+        self.key.len() + self.value.len() + self.headers.len()
+    }
+}
+
 impl Window {
     fn hold(&mut self, digest: u128, update: HeldUpdate) {
-        self.held_bytes += update.key.len() + update.value.len() + update.headers.len();
+        self.held_bytes += update.size();
         if self.held_bytes > HELD_BYTES_MAX {
             self.asked.clear();
             self.forget_held();
@@ -94,10 +100,20 @@ impl Window {
             let of_rows = held.iter().filter(|(key, _)| keys.contains(key));
             updates.extend(of_rows.map(|(_, update)| update.clone()));
         }
-        if self.asked.is_empty() {
-            self.forget_held();
-        }
+        self.forget_held_before_all();
         updates
+    }
+
+    /// Forgets the updates that no chunk needs any more: all are in the rows of each that is still to come.
+    fn forget_held_before_all(&mut self) {
+        let needed = self.asked.values().map(|asked| asked.held_before).min();
+        let Some(first) = needed else { return self.forget_held() };
+        let first = first.min(self.held.len());
+        let sizes = self.held.drain(..first).map(|(_, update)| update.size());
+        self.held_bytes -= sizes.sum::<usize>();
+        for asked in self.asked.values_mut() {
+            asked.held_before = asked.held_before.saturating_sub(first);
+        }
     }
 }
 
@@ -162,25 +178,18 @@ impl Windows {
         under_way
     }
 
-    /// The walk of a table begins at its first key again, with what is known of the stream's changes.
-    pub fn restart(&mut self, table: &str) {
-        self.waiting.retain(|chunk| table_of(chunk) != table);
-        if let Some(window) = self.open.get_mut(table) {
-            self.generations += 1;
-            window.generation = self.generations;
-            window.asked.clear();
-            window.forget_held();
-        }
+    /// Which walk of the table is under way; `None` when the table is not to be read.
+    pub fn generation(&self, table: &str) -> Option<u64> {
+        self.open.get(table).map(|window| window.generation)
     }
 
-    /// A chunk of the table is about to be read. Answers the walk's generation; `None` when the table is not to be read.
-    pub fn ask(&mut self, table: &str, order: u64) -> Option<u64> {
-        let window = self.open.get_mut(table)?;
+    /// A chunk of the table's walk is about to be read.
+    pub fn ask(&mut self, table: &str, order: u64) {
+        let Some(window) = self.open.get_mut(table) else { return };
         let asked = Asked { emptied: false, held_before: window.held.len() };
         if window.asked.insert(order, asked).is_some() {
             self.waiting.retain(|chunk| table_of(chunk) != table || chunk.order != order);
         }
-        Some(window.generation)
     }
 
     /// How many chunks of each table are being read or wait.
@@ -351,7 +360,8 @@ mod tests {
     #[test]
     fn chunk_waits_for_its_place_and_loses_the_keys_that_the_stream_changed() {
         let mut windows = windows();
-        assert_eq!(windows.ask("d.t", 1), Some(0));
+        windows.ask("d.t", 1);
+        assert_eq!(windows.generation("d.t"), Some(0));
         windows.wait(chunk());
         assert!(take(&mut windows, 99).is_none());
         note(&mut windows, b"a");
@@ -404,22 +414,13 @@ mod tests {
         assert!(windows.begin_again("d.t"));
         windows.wait(chunk_of(0, 2).0);
         assert!(take(&mut windows, 100).is_none(), "read before the rows became others");
-        assert_eq!(windows.ask("d.t", 1), Some(1));
+        windows.ask("d.t", 1);
+        assert_eq!(windows.generation("d.t"), Some(1));
         windows.wait(chunk());
         assert!(take(&mut windows, 100).is_none(), "of the walk before");
         windows.wait(chunk_of(1, 1).0);
         assert_eq!(rows_taken(&mut windows).len(), 2);
         assert!(!windows.begin_again("d.other"));
-    }
-
-    #[test]
-    fn restarted_walk_still_knows_what_the_stream_changed() {
-        let mut windows = windows();
-        note(&mut windows, b"a");
-        windows.restart("d.t");
-        assert_eq!(windows.ask("d.t", 1), Some(1));
-        windows.wait(chunk_of(1, 1).0);
-        assert_eq!(rows_taken(&mut windows), [(1..2, 1..2)]);
     }
 
     #[test]
@@ -430,7 +431,8 @@ mod tests {
         assert!(take(&mut windows, 100).is_none());
         assert!(answer.try_recv().is_err(), "the chunk's reader sees that it was dropped");
         windows.close("d.t");
-        assert_eq!(windows.ask("d.t", 1), None);
+        windows.ask("d.t", 1);
+        assert_eq!(windows.generation("d.t"), None);
     }
 
     #[test]
@@ -451,6 +453,27 @@ mod tests {
             windows.wait(chunk_of(0, order).0);
             let updates = take(&mut windows, 100).expect("reached").updates;
             assert_eq!(updates.iter().map(|u| u.timestamp_ms).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn held_updates_that_no_chunk_needs_any_more_are_forgotten() {
+        let mut windows = windows();
+        let hold = |windows: &mut Windows, mebibytes: usize| {
+            let value = vec![0; mebibytes << 20];
+            let (key, headers, timestamp_ms) = (Vec::new(), Vec::new(), 0);
+            windows.hold("d.t", b"a", HeldUpdate { key, value, headers, timestamp_ms })
+        };
+        // One chunk after the other, each asked for before the one in front of it was taken.
+        windows.ask("d.t", 0);
+        for order in 0..20 {
+            hold(&mut windows, 4).expect("in memory");
+            windows.ask("d.t", order + 1);
+            hold(&mut windows, 4).expect("in memory");
+            windows.wait(chunk_of(0, order).0);
+            // What was held since: half of the step before, and this one.
+            let updates = take(&mut windows, 100).expect("not refused").updates.len();
+            assert_eq!(updates, if order == 0 { 2 } else { 3 });
         }
     }
 

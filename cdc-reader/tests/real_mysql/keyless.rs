@@ -18,7 +18,8 @@ use schemas::wire_format::read_framing;
 
 use super::{
     reading::Reading,
-    server::{Database, block_on, shared},
+    server::{Database, block_on, shared, start},
+    throttle::Busy,
 };
 
 /// More than were ever held in memory.
@@ -181,5 +182,31 @@ fn generated_invisible_key_is_a_key_even_when_the_server_hides_it() {
             // BIGINT UNSIGNED is a decimal in Avro.
             assert!(record.contains(&format!("value: {},", i + 1)), "{records:?}");
         }
+    });
+}
+
+#[test]
+fn table_that_gets_a_key_before_its_rows_are_read_has_them_and_all_later_ones() {
+    let server = start(&[]);
+    block_on(async {
+        let mut db = server.database().await;
+        db.run("CREATE TABLE t (k INT NOT NULL);\nINSERT INTO t VALUES (1),(2)").await;
+        let name = format!("{}.t", db.name);
+        let busy = Busy::start(&mut db).await;
+        let mut reading = Reading::new(db.config.clone());
+        busy.pause(&mut reading).await;
+        db.run("ALTER TABLE t ADD PRIMARY KEY (k);\nINSERT INTO t VALUES (3)").await;
+        busy.end(&mut db).await;
+        reading.wait_read(&name).await;
+        db.run("INSERT INTO t VALUES (4)").await;
+        wait("the last row is there", || {
+            reading.records(&name).last().is_some_and(|row| row == "c 4")
+        })
+        .await;
+        let records = reading.records(&name);
+        let mut rows: Vec<&str> = records.iter().map(|row| &row[2..]).collect();
+        rows.sort_unstable();
+        assert_eq!(rows, ["1", "2", "3", "4"], "{records:?}");
+        reading.stop().await;
     });
 }

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     reading::Reading,
-    server::{Running, block_on, shared, start, start_by},
+    server::{Database, Running, block_on, shared, start, start_by},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -165,19 +165,18 @@ fn snapshot_is_as_slow_as_it_is_told_to_be() {
     });
 }
 
-#[test]
-fn snapshot_pauses_while_the_server_is_busy() {
-    let server = start(&[]);
-    block_on(async {
-        let mut db = server.database().await;
-        db.run("CREATE TABLE t (k INT PRIMARY KEY);\nINSERT INTO t VALUES (1),(2)").await;
+/// A server on which more threads run than a snapshot likes. It has to be a server of the test's own.
+pub struct Busy(Vec<JoinHandle<()>>);
+
+impl Busy {
+    pub async fn start(db: &mut Database) -> Self {
         let place = connect::place(&db.config);
         // Whoever waits for a lock is running, as far as the server counts.
         run(&mut db.connection, "SELECT GET_LOCK('busy', 0)").await;
-        let mut busy = Vec::new();
+        let mut waiters = Vec::new();
         for _ in 0..12 {
             let mut connection = connected(&db.config).await;
-            busy.push(tokio::spawn(async move {
+            waiters.push(tokio::spawn(async move {
                 let _ = connection.query_drop("SELECT GET_LOCK('busy', 100)").await;
                 run(&mut connection, "DO RELEASE_ALL_LOCKS()").await;
             }));
@@ -186,17 +185,37 @@ fn snapshot_pauses_while_the_server_is_busy() {
             threads_running(&mut db.connection, &place).await.expect("answers") > 12
         })
         .await;
-        let mut reading = Reading::new(db.config.clone());
+        Self(waiters)
+    }
+
+    /// Starts a reader, and waits until its snapshot pauses.
+    pub async fn pause(&self, reading: &mut Reading) {
         reading.config.snapshot_pause_threads_running = 10;
         let waits = reading.metrics.source(&reading.config.name).snapshot_waits;
         reading.start();
         wait_until("the snapshot pauses", async || waits.threads_running.get() > 1.5).await;
-        assert_eq!(reading.records(&format!("{}.t", db.name)), Vec::<String>::new());
+    }
+
+    pub async fn end(self, db: &mut Database) {
         run(&mut db.connection, "DO RELEASE_LOCK('busy')").await;
-        reading.wait_for(&format!("{}.t", db.name), &["r 1", "r 2"]).await;
-        for waiter in busy {
+        for waiter in self.0 {
             waiter.await.expect("no panic");
         }
+    }
+}
+
+#[test]
+fn snapshot_pauses_while_the_server_is_busy() {
+    let server = start(&[]);
+    block_on(async {
+        let mut db = server.database().await;
+        db.run("CREATE TABLE t (k INT PRIMARY KEY);\nINSERT INTO t VALUES (1),(2)").await;
+        let busy = Busy::start(&mut db).await;
+        let mut reading = Reading::new(db.config.clone());
+        busy.pause(&mut reading).await;
+        assert_eq!(reading.records(&format!("{}.t", db.name)), Vec::<String>::new());
+        busy.end(&mut db).await;
+        reading.wait_for(&format!("{}.t", db.name), &["r 1", "r 2"]).await;
         reading.stop().await;
     });
 }

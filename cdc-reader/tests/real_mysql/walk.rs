@@ -1,6 +1,9 @@
 //! The walk by keys: whatever the key and wherever it is cut, every row comes exactly once, in the server's order.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use cdc_reader::{
     mysql::catalog::CatalogTable,
@@ -13,7 +16,12 @@ use cdc_reader::{
 use mysql_async::{Row, prelude::Queryable};
 use schemas::avro_schema::AvroOptions;
 
-use super::server::{Database, block_on, shared};
+use super::{
+    reading::Reading,
+    server::{Database, block_on, shared},
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn chunk(
     db: &mut Database,
@@ -286,5 +294,43 @@ fn boundary_is_found_by_range_access() {
             read_chunk(db.rows(), &table, wanted, usize::MAX, Overflow::CutShort, &mut writer)
                 .expect("reads");
         assert_eq!((read.rows.len(), read.complete), (150, true));
+    });
+}
+
+#[test]
+fn walk_begins_again_when_the_members_of_its_key_change_places() {
+    block_on(async {
+        let mut db = shared().database().await;
+        db.run("CREATE TABLE t (e ENUM('a','b') NOT NULL, k INT NOT NULL, PRIMARY KEY (e, k))")
+            .await;
+        let rows = |e: &str| (0..150).map(|k| format!("('{e}',{k})")).collect::<Vec<_>>().join(",");
+        db.run(&format!("INSERT INTO t VALUES {},{}", rows("a"), rows("b"))).await;
+        let name = format!("{}.t", db.name);
+        for restarts in [false, true] {
+            let (first, second) = if restarts { ("a", "b") } else { ("b", "a") };
+            let mut reading = Reading::new(db.config.clone());
+            (reading.config.snapshot_chunk_rows, reading.config.snapshot_readers) = (10, 1);
+            reading.config.snapshot_max_rows_per_second = 40;
+            reading.start();
+            let started = Instant::now();
+            while reading.position().snapshots.get(&name).is_none_or(|table| table.rows == 0) {
+                assert!(started.elapsed() < PATIENCE, "nothing is read");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            if restarts {
+                reading.stop().await;
+            }
+            assert!(reading.position().snapshots[&name].rows < 150);
+            db.run(&format!("ALTER TABLE t MODIFY e ENUM('{first}','{second}') NOT NULL")).await;
+            reading.config.snapshot_max_rows_per_second = 0;
+            if restarts {
+                reading.start();
+            }
+            reading.wait_read(&name).await;
+            let keys: HashSet<String> =
+                reading.records(&name).iter().map(|row| row[2..].to_owned()).collect();
+            assert_eq!(keys.len(), 300);
+            reading.stop().await;
+        }
     });
 }
