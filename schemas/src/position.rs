@@ -113,7 +113,7 @@ pub struct DoneRange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upto: Option<Vec<String>>,
     /// How many orders from its own on are free for what may be cut from it; 0 where nothing has been cut from this part
-    /// yet and all orders up to the next of [`ORDER_STEP`] are.
+    /// yet and all orders up to the next range of the walk are.
     #[serde(skip)]
     pub room: u64,
 }
