@@ -47,7 +47,7 @@ impl Report {
 fn log_place(config: &LogConfig) -> String {
     match config {
         LogConfig::Embedded { path, .. } => path.display().to_string(),
-        LogConfig::Kafka { bootstrap_servers, .. } => bootstrap_servers.clone(),
+        LogConfig::Kafka(kafka) => kafka.bootstrap_servers.clone(),
     }
 }
 

@@ -10,7 +10,8 @@ use std::{
 };
 
 use change_log::{
-    Cleanup, EncodedBatch, EncodedRecord, LogConfig, TopicSpec, open_reader, open_writer,
+    Cleanup, EncodedBatch, EncodedRecord, KafkaConfig, LogConfig, TopicSpec, open_reader,
+    open_writer,
 };
 
 const KEY_LENGTH: usize = 16;
@@ -26,12 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (records, per_commit) = (number(2, 3_000_000)?, number(3, 100_000)?);
     let place = arguments.get(1).ok_or("usage: throughput embedded FOLDER | kafka HOST:PORT")?;
     let config = if arguments[0] == "kafka" {
-        LogConfig::Kafka {
-            bootstrap_servers: place.clone(),
-            partitions: 1,
-            replication: 1,
-            retention_hours: 1,
-        }
+        LogConfig::Kafka(KafkaConfig::new(place))
     } else {
         LogConfig::Embedded { path: place.into(), retention_hours: 1 }
     };

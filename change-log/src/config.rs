@@ -17,19 +17,36 @@ pub enum LogConfig {
         retention_hours: u32,
     },
     /// Apache Kafka (2.5 or newer: transactions).
-    Kafka {
-        /// `host:port`, several separated by commas.
-        bootstrap_servers: String,
-        /// Partitions of data topics that Binlake creates. One keeps a table's changes in one order.
-        #[serde(default = "default_partitions")]
-        partitions: i32,
-        /// Copies of each topic that Binlake creates; -1 takes the broker's default.
-        #[serde(default = "default_replication")]
-        replication: i32,
-        /// How long data topics keep their records, in hours; 168 is Kafka's own default.
-        #[serde(default = "default_kafka_retention_hours")]
-        retention_hours: u32,
-    },
+    Kafka(KafkaConfig),
+}
+
+/// How to reach Kafka, and how its topics are made and written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// `host:port`, several separated by commas.
+    pub bootstrap_servers: String,
+    /// Partitions of data topics that Binlake creates. One keeps a table's changes in one order.
+    #[serde(default = "default_partitions")]
+    pub partitions: i32,
+    /// Copies of each topic that Binlake creates; -1 takes the broker's default.
+    #[serde(default = "default_replication")]
+    pub replication: i32,
+    /// How long data topics keep their records, in hours; 168 is Kafka's own default.
+    #[serde(default = "default_kafka_retention_hours")]
+    pub retention_hours: u32,
+}
+
+impl KafkaConfig {
+    /// Brokers at `bootstrap_servers` with every default.
+    pub fn new(bootstrap_servers: impl Into<String>) -> Self {
+        Self {
+            bootstrap_servers: bootstrap_servers.into(),
+            partitions: default_partitions(),
+            replication: default_replication(),
+            retention_hours: default_kafka_retention_hours(),
+        }
+    }
 }
 
 fn default_retention_hours() -> u32 {

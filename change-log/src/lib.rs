@@ -11,7 +11,7 @@ pub mod reader;
 pub mod record;
 pub mod writer;
 
-pub use config::LogConfig;
+pub use config::{KafkaConfig, LogConfig};
 pub use error::LogError;
 pub use open::{open_reader, open_writer};
 pub use reader::{Consumed, LogReader, RecordSpan, TopicInfo};

@@ -6,7 +6,7 @@ use crate::{
     config::LogConfig,
     embedded::{EmbeddedReader, EmbeddedWriter},
     error::LogError,
-    kafka::{KafkaReader, KafkaTopicDefaults, KafkaWriter},
+    kafka::{KafkaReader, KafkaWriter},
     reader::LogReader,
     writer::LogWriter,
 };
@@ -25,14 +25,7 @@ pub fn open_writer(
             let retention = HOUR * *retention_hours;
             Ok(Box::new(EmbeddedWriter::open(path, source_name, retention, timeout)?))
         }
-        LogConfig::Kafka { bootstrap_servers, partitions, replication, retention_hours } => {
-            let defaults = KafkaTopicDefaults {
-                partitions: *partitions,
-                replication: *replication,
-                retention: HOUR * *retention_hours,
-            };
-            Ok(Box::new(KafkaWriter::open(bootstrap_servers, source_name, defaults, timeout)?))
-        }
+        LogConfig::Kafka(kafka) => Ok(Box::new(KafkaWriter::open(kafka, source_name, timeout)?)),
     }
 }
 
@@ -40,8 +33,6 @@ pub fn open_writer(
 pub fn open_reader(config: &LogConfig, timeout: Duration) -> Result<Box<dyn LogReader>, LogError> {
     match config {
         LogConfig::Embedded { path, .. } => Ok(Box::new(EmbeddedReader::open(path)?)),
-        LogConfig::Kafka { bootstrap_servers, .. } => {
-            Ok(Box::new(KafkaReader::open(bootstrap_servers, timeout)?))
-        }
+        LogConfig::Kafka(kafka) => Ok(Box::new(KafkaReader::open(kafka, timeout)?)),
     }
 }

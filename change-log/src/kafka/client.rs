@@ -8,7 +8,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use crate::error::LogError;
+use crate::{config::KafkaConfig, error::LogError};
 
 /// The largest record: below the 100 MiB that a broker takes in one request by default.
 pub const RECORD_BYTES_MAX: usize = 96 * 1024 * 1024;
@@ -50,9 +50,9 @@ impl ConsumerContext for ConsumerEvents {}
 pub type LogConsumer = BaseConsumer<ConsumerEvents>;
 
 /// Settings that all clients share.
-pub fn client_config(bootstrap_servers: &str) -> ClientConfig {
+pub fn client_config(kafka: &KafkaConfig) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", bootstrap_servers);
+    config.set("bootstrap.servers", &kafka.bootstrap_servers);
     config.set("client.id", "binlake");
     config.set("socket.nagle.disable", "true");
     // A broker that comes back is found quickly.
@@ -62,11 +62,11 @@ pub fn client_config(bootstrap_servers: &str) -> ClientConfig {
 
 /// Settings of a source's transactional producer.
 pub fn producer_config(
-    bootstrap_servers: &str,
+    kafka: &KafkaConfig,
     source_name: &str,
     transaction_timeout: Duration,
 ) -> ClientConfig {
-    let mut config = client_config(bootstrap_servers);
+    let mut config = client_config(kafka);
     config.set("transactional.id", format!("binlake.{source_name}"));
     config.set("transaction.timeout.ms", transaction_timeout.as_millis().to_string());
     config.set("message.timeout.ms", MESSAGE_TIMEOUT.as_millis().to_string());
@@ -86,11 +86,11 @@ pub fn producer_config(
 
 /// A consumer that is told its partitions and never commits by itself.
 pub fn consumer(
-    bootstrap_servers: &str,
+    kafka: &KafkaConfig,
     group: &str,
     isolation: Isolation,
 ) -> Result<LogConsumer, LogError> {
-    let mut config = client_config(bootstrap_servers);
+    let mut config = client_config(kafka);
     config.set("group.id", group);
     config.set(
         "isolation.level",
@@ -111,25 +111,23 @@ pub fn consumer(
     config.set("receive.message.max.bytes", (110 * 1024 * 1024).to_string());
     config.set("fetch.wait.max.ms", "100");
     config.set("fetch.error.backoff.ms", "50");
-    config
-        .create_with_context(ConsumerEvents)
-        .map_err(|error| unavailable(bootstrap_servers, &error))
+    config.create_with_context(ConsumerEvents).map_err(|error| unavailable(kafka, &error))
 }
 
 /// Fails when no broker answers within `timeout`.
 pub fn check_reachable(
     consumer: &LogConsumer,
-    bootstrap_servers: &str,
+    kafka: &KafkaConfig,
     timeout: Duration,
 ) -> Result<(), LogError> {
     match consumer.client().fetch_metadata(Some("binlake"), timeout) {
         Ok(_) => Ok(()),
-        Err(error) => Err(unavailable(bootstrap_servers, &error)),
+        Err(error) => Err(unavailable(kafka, &error)),
     }
 }
 
 /// A call that failed because the brokers can't be reached or refuse this client.
-pub fn unavailable(bootstrap_servers: &str, error: &KafkaError) -> LogError {
+pub fn unavailable(kafka: &KafkaConfig, error: &KafkaError) -> LogError {
     let cure = match error.rdkafka_error_code() {
         Some(
             RDKafkaErrorCode::TopicAuthorizationFailed
@@ -140,7 +138,7 @@ pub fn unavailable(bootstrap_servers: &str, error: &KafkaError) -> LogError {
         _ => "check bootstrap_servers and that the brokers are up",
     };
     LogError::Unavailable {
-        place: bootstrap_servers.to_owned(),
+        place: kafka.bootstrap_servers.clone(),
         reason: format!("{error}; {cure}"),
     }
 }

@@ -14,4 +14,4 @@ mod topics;
 mod writer;
 
 pub use reader::KafkaReader;
-pub use writer::{KafkaTopicDefaults, KafkaWriter};
+pub use writer::KafkaWriter;

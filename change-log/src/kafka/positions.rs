@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, error::KafkaError};
 
 use super::client::{Isolation, LogConsumer, consumer, unavailable};
-use crate::error::LogError;
+use crate::{config::KafkaConfig, error::LogError};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// The last position is the last record or close to it: behind it are only records of aborted transactions.
@@ -15,7 +15,7 @@ const FIRST_STEP: i64 = 200;
 #[derive(Clone, Copy, Debug)]
 pub struct PositionQuery<'a> {
     /// The brokers.
-    pub bootstrap_servers: &'a str,
+    pub kafka: &'a KafkaConfig,
     /// The source, which is the records' key.
     pub source_name: &'a str,
     /// The topic.
@@ -29,7 +29,7 @@ pub fn last_position(
     query: &PositionQuery<'_>,
     uncommitted: &LogConsumer,
 ) -> Result<Option<Vec<u8>>, LogError> {
-    let failed = |error: KafkaError| unavailable(query.bootstrap_servers, &error);
+    let failed = |error: KafkaError| unavailable(query.kafka, &error);
     let left = query.deadline.saturating_duration_since(Instant::now());
     // The high watermark, and not the last stable offset: another transaction must not hide our last record.
     let (low, high) = uncommitted.fetch_watermarks(query.topic, 0, left).map_err(failed)?;
@@ -40,7 +40,7 @@ pub fn last_position(
         let found = read_range(query, from, high).map_err(|error| match error {
             ReadError::Kafka(error) => failed(error),
             ReadError::TooSlow => LogError::Unavailable {
-                place: query.bootstrap_servers.to_owned(),
+                place: query.kafka.bootstrap_servers.clone(),
                 reason: format!(
                     "{} was not read to its end in time; check that the brokers are up",
                     query.topic
@@ -72,9 +72,8 @@ fn read_range(
     from: i64,
     high: i64,
 ) -> Result<Option<Vec<u8>>, ReadError> {
-    let committed =
-        consumer(query.bootstrap_servers, "binlake-positions", Isolation::ReadCommitted)
-            .map_err(|_| ReadError::TooSlow)?;
+    let committed = consumer(query.kafka, "binlake-positions", Isolation::ReadCommitted)
+        .map_err(|_| ReadError::TooSlow)?;
     let mut assignment = TopicPartitionList::new();
     assignment.add_partition_offset(query.topic, 0, Offset::Offset(from))?;
     committed.assign(&assignment)?;

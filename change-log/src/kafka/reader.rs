@@ -21,6 +21,7 @@ use super::{
     topics::partition_count,
 };
 use crate::{
+    config::KafkaConfig,
     error::LogError,
     reader::{Consumed, LogReader, RecordSpan, TopicInfo},
 };
@@ -33,7 +34,7 @@ const WAITING_INTERVAL: Duration = Duration::from_millis(250);
 /// A reader of all topics of a Kafka cluster.
 pub struct KafkaReader {
     consumer: LogConsumer,
-    bootstrap_servers: String,
+    kafka: KafkaConfig,
     timeout: Duration,
     assigned: HashMap<Arc<str>, HashMap<i32, AssignedPartition>>,
     ever_assigned: HashSet<(Arc<str>, i32)>,
@@ -65,12 +66,12 @@ impl fmt::Debug for KafkaReader {
 
 impl KafkaReader {
     /// Opens a reader; fails when no broker answers within `timeout`.
-    pub fn open(bootstrap_servers: &str, timeout: Duration) -> Result<Self, LogError> {
-        let consumer = consumer(bootstrap_servers, "binlake-reader", Isolation::ReadCommitted)?;
-        check_reachable(&consumer, bootstrap_servers, timeout)?;
+    pub fn open(kafka: &KafkaConfig, timeout: Duration) -> Result<Self, LogError> {
+        let consumer = consumer(kafka, "binlake-reader", Isolation::ReadCommitted)?;
+        check_reachable(&consumer, kafka, timeout)?;
         Ok(Self {
             consumer,
-            bootstrap_servers: bootstrap_servers.to_owned(),
+            kafka: kafka.clone(),
             timeout,
             assigned: HashMap::new(),
             ever_assigned: HashSet::new(),
@@ -83,7 +84,7 @@ impl KafkaReader {
     }
 
     fn failed(&self, error: &KafkaError) -> LogError {
-        unavailable(&self.bootstrap_servers, error)
+        unavailable(&self.kafka, error)
     }
 
     fn partition_mut(
@@ -385,7 +386,7 @@ impl LogReader for KafkaReader {
         offset: i64,
     ) -> Result<(), LogError> {
         if !self.committers.contains_key(group) {
-            let committer = consumer(&self.bootstrap_servers, group, Isolation::ReadCommitted)?;
+            let committer = consumer(&self.kafka, group, Isolation::ReadCommitted)?;
             self.committers.insert(group.to_owned(), committer);
         }
         let Some(committer) = self.committers.get(group) else {

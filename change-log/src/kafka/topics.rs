@@ -20,22 +20,13 @@ use rdkafka::{
 
 use super::client::{LogConsumer, RECORD_BYTES_MAX, client_config, unavailable};
 use crate::{
+    config::KafkaConfig,
     error::LogError,
     writer::{Cleanup, TopicSpec},
 };
 
+const HOUR_MS: i64 = 60 * 60 * 1000;
 const METADATA_INTERVAL: Duration = Duration::from_millis(20);
-
-/// How data topics are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KafkaTopicDefaults {
-    /// Partitions of a data topic.
-    pub partitions: i32,
-    /// Copies of each topic; -1 takes the broker's default.
-    pub replication: i32,
-    /// How long data topics keep their records.
-    pub retention: Duration,
-}
 
 /// A topic as Kafka has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,41 +40,34 @@ pub struct KafkaTopic {
 /// Makes and looks at topics.
 pub struct Topics {
     admin: AdminClient<DefaultClientContext>,
-    bootstrap_servers: String,
-    defaults: KafkaTopicDefaults,
+    kafka: KafkaConfig,
     timeout: Duration,
 }
 
 impl Topics {
     /// Opens a client of its own.
-    pub fn open(
-        bootstrap_servers: &str,
-        defaults: KafkaTopicDefaults,
-        timeout: Duration,
-    ) -> Result<Self, LogError> {
-        let admin = client_config(bootstrap_servers)
-            .create()
-            .map_err(|error| unavailable(bootstrap_servers, &error))?;
-        Ok(Self { admin, bootstrap_servers: bootstrap_servers.to_owned(), defaults, timeout })
+    pub fn open(kafka: &KafkaConfig, timeout: Duration) -> Result<Self, LogError> {
+        let admin = client_config(kafka).create().map_err(|error| unavailable(kafka, &error))?;
+        Ok(Self { admin, kafka: kafka.clone(), timeout })
     }
 
     /// Makes the topic when it is missing, checks that it fits, and waits until its partitions can be used.
     pub fn ensure(&self, consumer: &LogConsumer, spec: &TopicSpec) -> Result<KafkaTopic, LogError> {
         let deadline = Instant::now() + self.timeout;
         let known = partition_count(consumer, &spec.name, self.timeout)
-            .map_err(|error| unavailable(&self.bootstrap_servers, &error))?;
+            .map_err(|error| unavailable(&self.kafka, &error))?;
         if known.is_none() {
             self.create(spec)?;
         }
         let partitions = loop {
             let found = partition_count(consumer, &spec.name, self.timeout)
-                .map_err(|error| unavailable(&self.bootstrap_servers, &error))?;
+                .map_err(|error| unavailable(&self.kafka, &error))?;
             match found {
                 Some(partitions) => break partitions,
                 None if Instant::now() < deadline => thread::sleep(METADATA_INTERVAL),
                 None => {
                     return Err(LogError::Unavailable {
-                        place: self.bootstrap_servers.clone(),
+                        place: self.kafka.bootstrap_servers.clone(),
                         reason: format!("topic {} has no leader; check the brokers", spec.name),
                     });
                 }
@@ -100,13 +84,13 @@ impl Topics {
     }
 
     fn create(&self, spec: &TopicSpec) -> Result<(), LogError> {
-        let retention_ms = self.defaults.retention.as_millis().to_string();
+        let retention_ms = (i64::from(self.kafka.retention_hours) * HOUR_MS).to_string();
         let record_bytes = RECORD_BYTES_MAX.to_string();
-        let replication = TopicReplication::Fixed(self.defaults.replication);
+        let replication = TopicReplication::Fixed(self.kafka.replication);
         let topic = match spec.cleanup {
             Cleanup::Delete | Cleanup::Expire => {
                 let partitions =
-                    if spec.cleanup == Cleanup::Expire { 1 } else { self.defaults.partitions };
+                    if spec.cleanup == Cleanup::Expire { 1 } else { self.kafka.partitions };
                 NewTopic::new(&spec.name, partitions, replication)
                     .set("cleanup.policy", "delete")
                     .set("retention.ms", &retention_ms)
@@ -122,14 +106,13 @@ impl Topics {
             .request_timeout(Some(self.timeout))
             .operation_timeout(Some(self.timeout));
         let results = block_on(self.admin.create_topics([&topic], &options))
-            .map_err(|error| unavailable(&self.bootstrap_servers, &error))?;
+            .map_err(|error| unavailable(&self.kafka, &error))?;
         for result in results {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((topic, code)) => {
                     let error = KafkaError::AdminOp(code);
-                    let LogError::Unavailable { place, reason } =
-                        unavailable(&self.bootstrap_servers, &error)
+                    let LogError::Unavailable { place, reason } = unavailable(&self.kafka, &error)
                     else {
                         continue;
                     };
@@ -143,7 +126,7 @@ impl Topics {
 
     fn settings(&self, topic: &str) -> Result<HashMap<String, String>, LogError> {
         let options = AdminOptions::new().request_timeout(Some(self.timeout));
-        let failed = |error: KafkaError| unavailable(&self.bootstrap_servers, &error);
+        let failed = |error: KafkaError| unavailable(&self.kafka, &error);
         let results =
             block_on(self.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options))
                 .map_err(failed)?;

@@ -18,7 +18,6 @@ use rdkafka::{
 use schemas::table_id::positions_topic;
 use tracing::{debug, warn};
 
-pub use super::topics::KafkaTopicDefaults;
 use super::{
     client::{
         Isolation, LogConsumer, RECORD_BYTES_MAX, TRANSACTION_TIMEOUTS, check_reachable, consumer,
@@ -30,6 +29,7 @@ use super::{
     topics::{KafkaTopic, Topics},
 };
 use crate::{
+    config::KafkaConfig,
     error::LogError,
     record::{EncodedBatch, EncodedRecord},
     writer::{Cleanup, LogWriter, TopicHandle, TopicSpec},
@@ -122,22 +122,20 @@ impl fmt::Debug for KafkaWriter {
 impl KafkaWriter {
     /// Opens the writer of a source, fences an older one and reads the last committed position.
     pub fn open(
-        bootstrap_servers: &str,
+        kafka: &KafkaConfig,
         source_name: &str,
-        defaults: KafkaTopicDefaults,
         timeout: Duration,
     ) -> Result<Self, LogError> {
         let deadline = Instant::now() + timeout;
-        let failed = |error: KafkaError| unavailable(bootstrap_servers, &error);
-        let probe = consumer(bootstrap_servers, "binlake-probe", Isolation::ReadUncommitted)?;
-        check_reachable(&probe, bootstrap_servers, timeout)?;
-        let topics = Topics::open(bootstrap_servers, defaults, timeout)?;
+        let failed = |error: KafkaError| unavailable(kafka, &error);
+        let probe = consumer(kafka, "binlake-probe", Isolation::ReadUncommitted)?;
+        check_reachable(&probe, kafka, timeout)?;
+        let topics = Topics::open(kafka, timeout)?;
         let positions = TopicSpec { name: positions_topic(source_name), cleanup: Cleanup::Compact };
         topics.ensure(&probe, &positions)?;
         let (producer, transaction_timeout) =
-            open_producer(bootstrap_servers, source_name, deadline).map_err(failed)?;
-        let query =
-            PositionQuery { bootstrap_servers, source_name, topic: &positions.name, deadline };
+            open_producer(kafka, source_name, deadline).map_err(failed)?;
+        let query = PositionQuery { kafka, source_name, topic: &positions.name, deadline };
         let position = last_position(&query, &probe)?;
         Ok(Self {
             producer,
@@ -384,15 +382,14 @@ impl Drop for KafkaWriter {
 
 /// A producer whose transactions may last as long as the brokers let them.
 fn open_producer(
-    bootstrap_servers: &str,
+    kafka: &KafkaConfig,
     source_name: &str,
     deadline: Instant,
 ) -> Result<(BaseProducer<Deliveries>, Duration), KafkaError> {
     let [longest, shorter] = TRANSACTION_TIMEOUTS;
     let open = |timeout| {
-        let producer: BaseProducer<Deliveries> =
-            producer_config(bootstrap_servers, source_name, timeout)
-                .create_with_context(Deliveries::default())?;
+        let producer: BaseProducer<Deliveries> = producer_config(kafka, source_name, timeout)
+            .create_with_context(Deliveries::default())?;
         init_transactions(&producer, deadline)?;
         Ok((producer, timeout))
     };

@@ -15,11 +15,9 @@ use rdkafka::{
 use crate::test_log::{PATIENCE, TestLog, data_topic, kafka, next_records};
 
 fn produce(log: &TestLog, topic: &str, headers: OwnedHeaders) {
-    let LogConfig::Kafka { bootstrap_servers, .. } = &log.config else {
-        unreachable!("it is kafka")
-    };
+    let LogConfig::Kafka(kafka) = &log.config else { unreachable!("it is kafka") };
     let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap_servers)
+        .set("bootstrap.servers", &kafka.bootstrap_servers)
         .create()
         .expect("a producer");
     let record = BaseRecord::to(topic).partition(0).key("k").payload("v").headers(headers);

@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use change_log::{Cleanup, EncodedBatch, LogConfig, LogError, TopicSpec, open_reader, open_writer};
+use change_log::{
+    Cleanup, EncodedBatch, KafkaConfig, LogConfig, LogError, TopicSpec, open_reader, open_writer,
+};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -19,15 +21,15 @@ use crate::test_log::{
 
 fn with_partitions(test: &str, wanted: i32) -> Option<TestLog> {
     let mut log = kafka(test)?;
-    if let LogConfig::Kafka { partitions, .. } = &mut log.config {
-        *partitions = wanted;
+    if let LogConfig::Kafka(kafka) = &mut log.config {
+        kafka.partitions = wanted;
     }
     Some(log)
 }
 
 fn bootstrap_servers(log: &TestLog) -> &str {
     match &log.config {
-        LogConfig::Kafka { bootstrap_servers, .. } => bootstrap_servers,
+        LogConfig::Kafka(kafka) => &kafka.bootstrap_servers,
         LogConfig::Embedded { .. } => unreachable!("it is kafka"),
     }
 }
@@ -71,12 +73,7 @@ fn equal_keys_go_to_the_partition_that_java_clients_choose() {
 fn unreachable_brokers_are_named_with_what_to_check() {
     let free =
         TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("its address");
-    let config = LogConfig::Kafka {
-        bootstrap_servers: free.to_string(),
-        partitions: 1,
-        replication: 1,
-        retention_hours: 1,
-    };
+    let config = LogConfig::Kafka(KafkaConfig::new(free.to_string()));
     let timeout = Duration::from_secs(2);
     let began = Instant::now();
     let errors = [
@@ -229,12 +226,7 @@ fn a_broker_that_restarts_costs_neither_records_nor_order() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let port = free_port().expect("a port");
     let mut broker = serve(folder.path(), port, Afterwards::Keep).expect("a broker");
-    let config = LogConfig::Kafka {
-        bootstrap_servers: format!("127.0.0.1:{port}"),
-        partitions: 1,
-        replication: 1,
-        retention_hours: 1,
-    };
+    let config = LogConfig::Kafka(KafkaConfig::new(format!("127.0.0.1:{port}")));
     let topic = "restart.db.t";
     let mut writer = open_writer(&config, "restart", PATIENCE).expect("a writer");
     let mut handle = data_topic(&mut *writer, topic);

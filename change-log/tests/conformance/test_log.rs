@@ -6,8 +6,8 @@ use std::{
 };
 
 use change_log::{
-    Cleanup, Consumed, EncodedBatch, EncodedRecord, LogConfig, LogReader, LogWriter, TopicHandle,
-    TopicSpec, headers, open_reader, open_writer,
+    Cleanup, Consumed, EncodedBatch, EncodedRecord, KafkaConfig, LogConfig, LogReader, LogWriter,
+    TopicHandle, TopicSpec, headers, open_reader, open_writer,
 };
 use rdkafka::{
     ClientConfig,
@@ -37,8 +37,7 @@ pub fn embedded(test: &str) -> TestLog {
 /// A source of its own on the shared broker; `None` when there is no broker to be had.
 pub fn kafka(test: &str) -> Option<TestLog> {
     let bootstrap_servers = kafka_broker::bootstrap_servers()?;
-    let config =
-        LogConfig::Kafka { bootstrap_servers, partitions: 1, replication: 1, retention_hours: 168 };
+    let config = LogConfig::Kafka(KafkaConfig::new(bootstrap_servers));
     Some(TestLog { config, source: source_name(test), _folder: None })
 }
 
@@ -176,9 +175,9 @@ pub fn read_all(log: &TestLog, topic: &str) -> Vec<Consumed> {
 /// markers, and until then their stable end is before what was committed.
 fn settled_bounds(log: &TestLog, reader: &mut dyn LogReader, topic: &str) -> (i64, i64) {
     let mut bounds = || reader.bounds(topic, 0).expect("bounds");
-    let LogConfig::Kafka { bootstrap_servers, .. } = &log.config else { return bounds() };
+    let LogConfig::Kafka(kafka) = &log.config else { return bounds() };
     let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap_servers)
+        .set("bootstrap.servers", &kafka.bootstrap_servers)
         .set("isolation.level", "read_uncommitted")
         .create()
         .expect("a consumer");
