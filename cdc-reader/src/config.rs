@@ -77,7 +77,8 @@ pub struct SourceConfig {
     #[serde(default)]
     pub debezium_compat: bool,
     /// The longest time between two commits to the log, in milliseconds: what a change waits in the reader. 200 keeps
-    /// the lake's freshness of seconds and gives the log large transactions.
+    /// the lake's freshness of seconds and gives the log large transactions. 0 makes each transaction of the source one
+    /// of the log (one of more than 64 MB is committed in parts all the same), which costs throughput.
     #[serde(default = "commit_interval_ms")]
     pub commit_interval_ms: u64,
     /// Whether every record carries Debezium's headers `__debezium.context.*`: about 170 bytes each. Debezium 3.6

@@ -23,6 +23,8 @@ pub struct ReaderMetrics {
     reconnects: IntCounterVec,
     snapshot_waits: CounterVec,
     binlog_headroom: GaugeVec,
+    log_stalled: GaugeVec,
+    records_too_large: IntCounterVec,
     snapshots: snapshots::SnapshotGauges,
 }
 
@@ -54,6 +56,10 @@ pub struct SourceMetrics {
     /// Seconds until the server may purge the binlog file that the reader has to read on from; infinite when it never
     /// does, NaN when it is not known.
     pub binlog_headroom: Gauge,
+    /// Seconds for which the change log has taken nothing that waited for it; 0 while it does.
+    pub log_stalled: Gauge,
+    /// Records set apart because their topic does not take them.
+    pub records_too_large: GenericCounter<prometheus::core::AtomicU64>,
 }
 
 /// Seconds waited, by what was waited for.
@@ -103,6 +109,18 @@ impl ReaderMetrics {
                 &["source"],
             )
             .expect("constant names are valid"),
+            log_stalled: GaugeVec::new(
+                Opts::new(
+                    "binlake_reader_log_stalled_seconds",
+                    "how long the change log has taken nothing that waited for it",
+                ),
+                &["source"],
+            )
+            .expect("constant names are valid"),
+            records_too_large: counter(
+                "binlake_reader_records_too_large_total",
+                "records set apart because their topic does not take them",
+            ),
             snapshots: snapshots::SnapshotGauges::new(),
         };
         metrics.register(registry);
@@ -130,12 +148,14 @@ impl ReaderMetrics {
                 replica_lag: waits("replica_lag"),
             },
             binlog_headroom: self.binlog_headroom.with_label_values(label),
+            log_stalled: self.log_stalled.with_label_values(label),
+            records_too_large: self.records_too_large.with_label_values(label),
             snapshots: self.snapshots.source(source),
         }
     }
 
     fn register(&self, registry: &Registry) {
-        let collectors: [Box<dyn Collector>; 11] = [
+        let collectors: [Box<dyn Collector>; 13] = [
             Box::new(self.rows.clone()),
             Box::new(self.bytes.clone()),
             Box::new(self.commits.clone()),
@@ -147,6 +167,8 @@ impl ReaderMetrics {
             Box::new(self.reconnects.clone()),
             Box::new(self.snapshot_waits.clone()),
             Box::new(self.binlog_headroom.clone()),
+            Box::new(self.log_stalled.clone()),
+            Box::new(self.records_too_large.clone()),
         ];
         for collector in collectors {
             if let Err(error) = registry.register(collector) {

@@ -14,10 +14,10 @@ mod start;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use change_log::{LogConfig, LogWriter, open_writer};
+use change_log::{LogConfig, LogError, LogWriter, Waiting, open_writer};
 use schemas::{position::Position, row_digest::row_digest};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -89,6 +89,7 @@ pub async fn run_with_tables(
         expected: watch::Sender::default(),
         tables,
         lost: None,
+        stalled_since: None,
         metrics,
         config: Arc::new(config),
         log,
@@ -120,6 +121,7 @@ async fn attempts(source: &mut Source, shutdown: &CancellationToken) -> Result<(
             return if shutdown.is_cancelled() { Ok(()) } else { Err(error) };
         }
         first = false;
+        source.tell_stalled(&error);
         source.metrics.reconnects.inc();
         warn!(source = %source.config.name, %error, pause_s = pause.as_secs(), "trying again");
         tokio::select! {
@@ -141,6 +143,8 @@ struct Source {
     throttle: Arc<Throttle>,
     /// Held by whoever connects to ask a question and leaves again.
     brief_connection: Arc<Semaphore>,
+    /// Since when the log could not be written to, over attempts.
+    stalled_since: Option<Instant>,
     /// The position as it is in the log.
     committed: watch::Sender<Position>,
     /// The tables whose rows are to be read, with the server's estimates.
@@ -160,6 +164,18 @@ impl Source {
 }
 
 impl Source {
+    /// Tells the metrics for how long the log could not be used. Opening it ends that.
+    fn tell_stalled(&mut self, error: &ReaderError) {
+        let stalled = matches!(
+            error,
+            ReaderError::Log(LogError::Unavailable { .. } | LogError::Aborted { .. })
+        );
+        self.stalled_since = stalled.then(|| self.stalled_since.unwrap_or_else(Instant::now));
+        if let Some(since) = self.stalled_since {
+            self.metrics.log_stalled.set(since.elapsed().as_secs_f64());
+        }
+    }
+
     /// Whether a lost position is no reason to stop.
     fn begins_anew(&self) -> bool {
         self.config.snapshot == SnapshotMode::WhenNeeded
@@ -186,7 +202,8 @@ async fn attempt(
     let mut connection = if first { connect(config).await? } else { reconnect(config).await? };
     let server = server(&mut connection, &place(config)).await?;
     preflight::ensure_ready(&mut connection, &server, config).await?;
-    let writer = open_log(source).await?;
+    let mut writer = open_log(source).await?;
+    writer.wait_as(waiting(source, shutdown));
     let stored = writer.last_position().map(<[u8]>::to_vec);
     // The position comes before the catalog: a table that is made in between is seen by both, never by neither.
     let StartPosition { mut position, lost } =
@@ -374,6 +391,16 @@ async fn open_log(source: &Source) -> Result<Box<dyn LogWriter>, ReaderError> {
         .await
         .map_err(|_| ended("opening the change log"))?
         .map_err(ReaderError::from)
+}
+
+/// How the log's writer waits for it: until the source is to stop, and told to the metrics.
+fn waiting(source: &Source, shutdown: &CancellationToken) -> Waiting {
+    let (stop, stalled) = (shutdown.clone(), source.metrics.log_stalled.clone());
+    stalled.set(0.0);
+    Waiting {
+        stopped: Box::new(move || stop.is_cancelled()),
+        stalled: Box::new(move |waited| stalled.set(waited.as_secs_f64())),
+    }
 }
 
 fn keyless(tables: &[CatalogTable]) -> HashSet<String> {

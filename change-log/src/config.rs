@@ -35,6 +35,36 @@ pub struct KafkaConfig {
     /// How long data topics keep their records, in hours; 168 is Kafka's own default.
     #[serde(default = "default_kafka_retention_hours")]
     pub retention_hours: u32,
+    /// What a crash or a broker's failure may do to records.
+    #[serde(default)]
+    pub delivery: Delivery,
+    /// What becomes of a record that its topic does not take.
+    #[serde(default)]
+    pub record_too_large: RecordTooLarge,
+}
+
+/// What a crash or a broker's failure may do to records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// Records and position in one Kafka transaction: readers of committed records see each change once.
+    #[default]
+    ExactlyOnce,
+    /// For brokers without transactions: the position is written when the records are with the brokers, so what lies
+    /// between two positions may come twice. Nothing fences a second reader of the same source.
+    AtLeastOnce,
+}
+
+/// What becomes of a record that its topic does not take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordTooLarge {
+    /// The source stops with a sentence: nothing is left out.
+    #[default]
+    Stop,
+    /// Its key and what is known of it go into `<source>.__dead_letters`, in the same transaction, and the source goes
+    /// on. The change is not in the lake.
+    DeadLetter,
 }
 
 impl KafkaConfig {
@@ -45,6 +75,8 @@ impl KafkaConfig {
             partitions: default_partitions(),
             replication: default_replication(),
             retention_hours: default_kafka_retention_hours(),
+            delivery: Delivery::default(),
+            record_too_large: RecordTooLarge::default(),
         }
     }
 }

@@ -11,9 +11,9 @@ pub mod reader;
 pub mod record;
 pub mod writer;
 
-pub use config::{KafkaConfig, LogConfig};
+pub use config::{Delivery, KafkaConfig, LogConfig, RecordTooLarge};
 pub use error::LogError;
 pub use open::{open_reader, open_writer};
 pub use reader::{Consumed, LogReader, RecordSpan, TopicInfo};
 pub use record::{EncodedBatch, EncodedRecord};
-pub use writer::{Cleanup, LogWriter, TopicHandle, TopicSpec};
+pub use writer::{Cleanup, LogWriter, TopicHandle, TopicSpec, Waiting};

@@ -1,5 +1,7 @@
 //! What the cdc-reader needs of a log. Calls block: it is used from a thread of its own.
 
+use std::{fmt, time::Duration};
+
 use crate::{error::LogError, record::EncodedBatch};
 
 /// A topic known to one writer, cheap to copy into each record.
@@ -26,12 +28,42 @@ pub struct TopicSpec {
     pub cleanup: Cleanup,
 }
 
+/// What a writer asks and tells while the log takes nothing.
+pub struct Waiting {
+    /// Whether to stop: a wait then ends within seconds, with [`LogError::Aborted`].
+    pub stopped: Box<dyn Fn() -> bool + Send>,
+    /// Told again and again how long the log has taken nothing, and zero when it does again.
+    pub stalled: Box<dyn Fn(Duration) + Send>,
+}
+
+impl Default for Waiting {
+    /// Waits without end and tells nobody.
+    fn default() -> Self {
+        Self { stopped: Box::new(|| false), stalled: Box::new(|_| ()) }
+    }
+}
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiting").finish_non_exhaustive()
+    }
+}
+
 /// The single writer of one source. Opening it fences an older one: from then on each of the older writer's commits
 /// fails with [`LogError::Fenced`] and leaves nothing visible.
 pub trait LogWriter: Send {
     /// The position of the last committed transaction, as given to [`LogWriter::commit`]; `None` for a new source.
     /// Read after the older writer was fenced.
     fn last_position(&self) -> Option<&[u8]>;
+
+    /// How the writer is to wait from now on. A log that never waits for long ignores it.
+    fn wait_as(&mut self, _: Waiting) {}
+
+    /// How many records were set apart because their topic does not take them, since the writer was opened.
+    /// A log that takes all sizes has none.
+    fn records_too_large(&self) -> u64 {
+        0
+    }
 
     /// Creates the topic when it is missing and returns its handle; the same name gives the same handle.
     fn topic(&mut self, spec: &TopicSpec) -> Result<TopicHandle, LogError>;

@@ -77,6 +77,11 @@ pub fn signals_topic(source: &str) -> String {
     sanitize_topic(&format!("{source}.__signals"))
 }
 
+/// The single-partition topic of what is known of records that were too large for theirs.
+pub fn dead_letters_topic(source: &str) -> String {
+    sanitize_topic(&format!("{source}.__dead_letters"))
+}
+
 fn sanitize_topic(name: &str) -> String {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     name.chars().map(|c| if legal(c) { c } else { '_' }).collect()

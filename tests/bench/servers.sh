@@ -6,7 +6,7 @@ fail() { say "$*"; exit 1; }
 
 free_port() {
   local port
-  while port=$((20000 + RANDOM)); do
+  while port=$((20000 + RANDOM % 12000)); do
     # Somebody answers there, or on the next one, which Kafka takes as well.
     if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null &&
       ! (exec 3<>"/dev/tcp/127.0.0.1/$((port + 1))") 2>/dev/null; then

@@ -87,6 +87,9 @@ impl Capture {
             self.committed.send_replace(self.position.clone());
         }
         self.metrics.commits.inc();
+        let too_large = self.writer.records_too_large();
+        self.metrics.records_too_large.inc_by(too_large - self.too_large_told);
+        self.too_large_told = too_large;
         if self.position.source_time_ms > 0 {
             self.metrics.lag_ms.set((self.now_us / 1000 - self.position.source_time_ms).max(0));
         }

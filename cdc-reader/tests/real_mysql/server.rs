@@ -37,10 +37,10 @@ pub fn start(options: &[&str]) -> Running {
 
 pub fn start_by(script: &str, options: &[&str]) -> Running {
     let folder = tempfile::tempdir().expect("a folder").keep();
-    let port = TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port();
+    // Below the range that clients' ports are taken from.
+    let port = std::iter::repeat_with(|| fastrand::u16(20_000..32_000))
+        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        .expect("a free port");
     let script = format!("{}/../deploy/local/{script}", env!("CARGO_MANIFEST_DIR"));
     let mut child = Command::new(script)
         .args(["serve", folder.to_str().expect("UTF-8"), &port.to_string()])

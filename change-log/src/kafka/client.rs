@@ -19,8 +19,9 @@ pub const RECORD_BYTES_MAX: usize = 96 * 1024 * 1024;
 /// A writer that is dead holds back nobody but the readers of what it did not finish, until it is started again.
 pub const TRANSACTION_TIMEOUTS: [Duration; 2] = [Duration::from_secs(900), Duration::from_secs(60)];
 
-/// How long a record may take to the brokers.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a record may take to the brokers before its transaction is given up and begun again. Kafka allows no more
+/// than the transaction's own time.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What a consumer sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,16 +61,20 @@ pub fn client_config(kafka: &KafkaConfig) -> ClientConfig {
     config
 }
 
-/// Settings of a source's transactional producer.
+/// Settings of a source's producer; transactional with a time-out of transactions.
 pub fn producer_config(
     kafka: &KafkaConfig,
     source_name: &str,
-    transaction_timeout: Duration,
+    transaction_timeout: Option<Duration>,
 ) -> ClientConfig {
     let mut config = client_config(kafka);
-    config.set("transactional.id", format!("binlake.{source_name}"));
-    config.set("transaction.timeout.ms", transaction_timeout.as_millis().to_string());
-    config.set("message.timeout.ms", MESSAGE_TIMEOUT.as_millis().to_string());
+    let mut message_timeout = MESSAGE_TIMEOUT;
+    if let Some(timeout) = transaction_timeout {
+        message_timeout = message_timeout.min(timeout);
+        config.set("transactional.id", format!("binlake.{source_name}"));
+        config.set("transaction.timeout.ms", timeout.as_millis().to_string());
+    }
+    config.set("message.timeout.ms", message_timeout.as_millis().to_string());
     config.set("enable.idempotence", "true");
     config.set("compression.codec", "lz4");
     // A commit flushes at once, so lingering delays nobody.
@@ -141,14 +146,4 @@ pub fn unavailable(kafka: &KafkaConfig, error: &KafkaError) -> LogError {
         place: kafka.bootstrap_servers.clone(),
         reason: format!("{error}; {cure}"),
     }
-}
-
-/// Whether a producer's error says that a newer one took its place.
-pub fn is_fenced(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::Fenced
-            | RDKafkaErrorCode::ProducerFenced
-            | RDKafkaErrorCode::InvalidProducerEpoch
-    )
 }

@@ -6,10 +6,17 @@
 //! watermark that stood after that; nothing of an older writer can be committed behind it.
 
 mod client;
+mod deliveries;
+mod error_class;
 mod flush;
 mod headers;
+mod in_flight;
 mod positions;
+mod producer;
 mod reader;
+mod sender;
+mod stall;
+pub mod too_large;
 mod topics;
 mod writer;
 

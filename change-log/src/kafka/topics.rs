@@ -35,6 +35,8 @@ pub struct KafkaTopic {
     pub partitions: i32,
     /// How long it keeps records by their time; `None` for ever.
     pub retention_ms: Option<i64>,
+    /// How large a record may be when it is compressed (`max.message.bytes`).
+    pub record_bytes_max: Option<usize>,
 }
 
 /// Makes and looks at topics.
@@ -80,7 +82,9 @@ impl Topics {
             .get("retention.ms")
             .and_then(|value| value.parse().ok())
             .filter(|&value| value >= 0 && spec.cleanup != Cleanup::Compact);
-        Ok(KafkaTopic { partitions, retention_ms })
+        let record_bytes_max =
+            settings.get("max.message.bytes").and_then(|value| value.parse().ok());
+        Ok(KafkaTopic { partitions, retention_ms, record_bytes_max })
     }
 
     fn create(&self, spec: &TopicSpec) -> Result<(), LogError> {

@@ -1,43 +1,36 @@
-//! The transactional writer.
+//! The writer of a source: transactional, or for brokers without transactions one that waits for its records before it
+//! writes the position.
 
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Mutex, PoisonError},
-    thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rdkafka::{
-    ClientContext, Message,
-    error::{KafkaError, RDKafkaErrorCode},
-    message::DeliveryResult,
-    producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
-    util::Timeout,
+    error::KafkaError,
+    producer::{BaseRecord, Producer, PurgeConfig},
 };
-use schemas::table_id::positions_topic;
-use tracing::{debug, warn};
+use schemas::table_id::{dead_letters_topic, positions_topic};
+use tracing::{debug, error};
 
 use super::{
-    client::{
-        Isolation, LogConsumer, RECORD_BYTES_MAX, TRANSACTION_TIMEOUTS, check_reachable, consumer,
-        is_fenced, producer_config, unavailable,
-    },
-    flush::flush,
+    client::{Isolation, LogConsumer, check_reachable, consumer},
+    error_class::{Class, classify, is_fenced, refuses_for_ever},
     headers::to_kafka,
     positions::{PositionQuery, last_position},
+    producer::open_producer,
+    sender::{SendError, Sender},
+    too_large::{self, Parts, refusal},
     topics::{KafkaTopic, Topics},
 };
 use crate::{
-    config::KafkaConfig,
+    config::{KafkaConfig, RecordTooLarge},
     error::LogError,
     record::{EncodedBatch, EncodedRecord},
-    writer::{Cleanup, LogWriter, TopicHandle, TopicSpec},
+    writer::{Cleanup, LogWriter, TopicHandle, TopicSpec, Waiting},
 };
 
-const FULL_QUEUE_INTERVAL: Duration = Duration::from_millis(2);
-const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
-const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Brokers refuse records from the future; a source's clock may run ahead a little.
 const FUTURE_MS_MAX: i64 = 60_000;
@@ -46,7 +39,7 @@ const RECORDS_PER_POLL: usize = 10_000;
 
 /// The writer of one source.
 pub struct KafkaWriter {
-    producer: BaseProducer<Deliveries>,
+    sender: Sender,
     probe: LogConsumer,
     topics: Topics,
     source_name: String,
@@ -55,7 +48,11 @@ pub struct KafkaWriter {
     written: Vec<WrittenTopic>,
     handles: HashMap<String, TopicHandle>,
     transaction_began: Option<Instant>,
-    transaction_timeout: Duration,
+    /// `None` without transactions.
+    transaction_timeout: Option<Duration>,
+    /// Where records go that their topic does not take; `None` to stop at one.
+    dead_letters: Option<String>,
+    records_too_large: u64,
     state: State,
 }
 
@@ -71,43 +68,6 @@ struct WrittenTopic {
     name: String,
     cleanup: Cleanup,
     topic: KafkaTopic,
-}
-
-/// Keeps the first record that the brokers refused.
-#[derive(Debug, Default)]
-struct Deliveries {
-    failed: Mutex<Option<FailedDelivery>>,
-}
-
-#[derive(Clone, Debug)]
-struct FailedDelivery {
-    topic: String,
-    code: Option<RDKafkaErrorCode>,
-    reason: String,
-}
-
-impl ClientContext for Deliveries {}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, message)) = result {
-            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            // What fails because the transaction was given up says nothing about why.
-            let purged = matches!(
-                error.rdkafka_error_code(),
-                Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
-            );
-            if failed.is_none() && !purged {
-                *failed = Some(FailedDelivery {
-                    topic: message.topic().to_owned(),
-                    code: error.rdkafka_error_code(),
-                    reason: error.to_string(),
-                });
-            }
-        }
-    }
 }
 
 impl fmt::Debug for KafkaWriter {
@@ -127,18 +87,25 @@ impl KafkaWriter {
         timeout: Duration,
     ) -> Result<Self, LogError> {
         let deadline = Instant::now() + timeout;
-        let failed = |error: KafkaError| unavailable(kafka, &error);
         let probe = consumer(kafka, "binlake-probe", Isolation::ReadUncommitted)?;
         check_reachable(&probe, kafka, timeout)?;
         let topics = Topics::open(kafka, timeout)?;
         let positions = TopicSpec { name: positions_topic(source_name), cleanup: Cleanup::Compact };
         topics.ensure(&probe, &positions)?;
-        let (producer, transaction_timeout) =
-            open_producer(kafka, source_name, deadline).map_err(failed)?;
+        let dead_letters = match kafka.record_too_large {
+            RecordTooLarge::Stop => None,
+            RecordTooLarge::DeadLetter => {
+                let name = dead_letters_topic(source_name);
+                topics
+                    .ensure(&probe, &TopicSpec { name: name.clone(), cleanup: Cleanup::Expire })?;
+                Some(name)
+            }
+        };
+        let opened = open_producer(kafka, source_name, deadline)?;
         let query = PositionQuery { kafka, source_name, topic: &positions.name, deadline };
         let position = last_position(&query, &probe)?;
         Ok(Self {
-            producer,
+            sender: Sender::new(opened.producer, source_name),
             probe,
             topics,
             source_name: source_name.to_owned(),
@@ -147,7 +114,9 @@ impl KafkaWriter {
             written: Vec::new(),
             handles: HashMap::new(),
             transaction_began: None,
-            transaction_timeout,
+            transaction_timeout: opened.transaction_timeout,
+            dead_letters,
+            records_too_large: 0,
             state: State::Open,
         })
     }
@@ -163,8 +132,8 @@ impl KafkaWriter {
     }
 
     fn begin(&mut self) -> Result<(), LogError> {
-        if self.transaction_began.is_none() {
-            if let Err(error) = self.producer.begin_transaction() {
+        if self.transaction_timeout.is_some() && self.transaction_began.is_none() {
+            if let Err(error) = self.sender.producer.begin_transaction() {
                 return Err(self.lose(&error));
             }
             self.transaction_began = Some(Instant::now());
@@ -172,16 +141,38 @@ impl KafkaWriter {
         Ok(())
     }
 
-    /// Gives up the open transaction and says why it was lost.
+    fn failed(&mut self, error: SendError) -> LogError {
+        match error {
+            SendError::Kafka(error) => self.lose(&error),
+            SendError::Log(error) => {
+                self.lose(&KafkaError::Canceled);
+                error
+            }
+            // The brokers are away: an abort would wait for them, and opening the log anew does it.
+            SendError::Stopped => {
+                self.state = State::Lost;
+                self.transaction_began = None;
+                LogError::Aborted {
+                    reason: "stopped while the brokers took no records; what is not committed is read again".into(),
+                }
+            }
+        }
+    }
+
+    /// Gives up what is not committed and says why it was lost.
     fn lose(&mut self, error: &KafkaError) -> LogError {
         self.state = State::Lost;
+        let producer = &self.sender.producer;
         let began = self.transaction_began.take();
-        let timed_out = began.is_some_and(|began| began.elapsed() >= self.transaction_timeout);
+        let timed_out = began.zip(self.transaction_timeout);
+        let timed_out = timed_out.filter(|(began, timeout)| began.elapsed() >= *timeout);
         let mut reason = error.to_string();
         let mut fatal = classify(error) == Class::Fatal;
         let mut fenced = error.rdkafka_error_code().is_some_and(is_fenced);
-        if !fatal && began.is_some() {
-            match self.producer.abort_transaction(ABORT_TIMEOUT) {
+        if self.transaction_timeout.is_none() {
+            producer.purge(PurgeConfig::default().queue().inflight());
+        } else if !fatal && began.is_some() {
+            match producer.abort_transaction(ABORT_TIMEOUT) {
                 Ok(()) => {}
                 Err(abort) => {
                     fatal = classify(&abort) == Class::Fatal;
@@ -190,18 +181,14 @@ impl KafkaWriter {
                 }
             }
         }
-        if let Some((code, text)) = self.producer.client().fatal_error() {
+        if let Some((code, text)) = producer.client().fatal_error() {
             fatal = true;
             fenced |= is_fenced(code);
             reason = format!("{reason}: {text}");
         }
-        let failed = self.producer.context().failed.lock();
-        let failed = failed.unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(failed) = &failed {
+        if let Some(failed) = producer.context().failed() {
             reason = format!("{}: {}", failed.topic, failed.reason);
-            if let Some(code) = failed.code
-                && refuses_for_ever(code)
-            {
+            if failed.code.is_some_and(refuses_for_ever) {
                 return LogError::Unfit {
                     place: format!("topic {}", failed.topic),
                     reason: format!("{reason}; raise max.message.bytes or leave the column out"),
@@ -210,43 +197,28 @@ impl KafkaWriter {
             fenced |= failed.code.is_some_and(|code| is_fenced(code) && fatal);
         }
         // The broker ends a transaction that is open for too long the same way as it fences.
-        if fatal && fenced && !timed_out {
+        if fatal && fenced && timed_out.is_none() {
             self.state = State::Fenced;
             return LogError::Fenced { source_name: self.source_name.clone() };
         }
-        if timed_out {
+        if let Some((_, timeout)) = timed_out {
             reason = format!(
-                "{reason} (it was open for more than {:?}; a table without a key is one transaction: give the table a \
-                 key, or the brokers more room)",
-                self.transaction_timeout
+                "{reason} (it was open for more than {timeout:?}; a table without a key is one transaction: give the \
+                 table a key, or the brokers more room)"
             );
         }
         LogError::Aborted { reason }
     }
 
-    fn send(&self, record: BaseRecord<'_, [u8], [u8]>) -> Result<(), KafkaError> {
-        let mut record = record;
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    record = back;
-                    self.producer.poll(FULL_QUEUE_INTERVAL);
-                }
-                Err((error, _)) => return Err(error),
-            }
-        }
-    }
-
     fn append_record(
-        &self,
+        &mut self,
         bytes: &[u8],
         record: &EncodedRecord,
         now_ms: i64,
-    ) -> Result<(), AppendError> {
+    ) -> Result<(), SendError> {
         let unfit = |place: &str, reason: &str| {
             let (place, reason) = (place.to_owned(), reason.to_owned());
-            AppendError::Log(LogError::Unfit { place, reason })
+            SendError::Log(LogError::Unfit { place, reason })
         };
         let Some(topic) = self.written.get(record.topic.0 as usize) else {
             return Err(unfit("the batch", "a record names a topic that this writer did not open"));
@@ -265,28 +237,45 @@ impl KafkaWriter {
         if !headers.is_empty() && topic.cleanup == Cleanup::Compact {
             return Err(unfit(&topic.name, "a record of a compacted topic has headers"));
         }
-        let length = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + headers.len();
-        if length > RECORD_BYTES_MAX - 1024 {
-            return Err(unfit(&topic.name, "a record is larger than 96 MB; leave its column out"));
+        let parts = Parts { key, value, headers };
+        let timestamp = record_time(record.timestamp_ms, now_ms, topic.topic.retention_ms);
+        if let Some(refusal) = refusal(&parts, topic.topic.record_bytes_max) {
+            return match &self.dead_letters {
+                // Without its schema or the columns' names, nothing that follows could be read.
+                Some(dead_letters) if topic.cleanup != Cleanup::Compact => {
+                    self.records_too_large += 1;
+                    set_apart(&mut self.sender, dead_letters, &topic.name, &refusal, &parts)
+                }
+                _ => Err(SendError::Log(too_large::stops(&topic.name, &refusal))),
+            };
         }
-        let mut out = BaseRecord::to(&topic.name).timestamp(record_time(
-            record.timestamp_ms,
-            now_ms,
-            topic.topic.retention_ms,
-        ));
+        let mut out = BaseRecord::to(&topic.name).timestamp(timestamp);
         out.key = key;
         out.payload = value;
         if !headers.is_empty() {
-            out.headers = Some(to_kafka(headers).map_err(|error| AppendError::Log(error.into()))?);
+            out.headers = Some(to_kafka(headers).map_err(|error| SendError::Log(error.into()))?);
         }
         if topic.topic.partitions == 1 {
             out.partition = Some(0);
         }
-        self.send(out).map_err(AppendError::Kafka)
+        self.sender.send(out)
     }
 
-    fn send_position(&self, position: &[u8]) -> Result<(), KafkaError> {
-        self.send(
+    fn append_records(&mut self, batch: &EncodedBatch) -> Result<(), SendError> {
+        self.sender.make_room()?;
+        self.sender.in_flight.add(batch.records.len(), batch.bytes.len());
+        let now_ms = now_ms();
+        for records in batch.records.chunks(RECORDS_PER_POLL) {
+            for record in records {
+                self.append_record(&batch.bytes, record, now_ms)?;
+            }
+            self.sender.poll();
+        }
+        Ok(())
+    }
+
+    fn send_position(&mut self, position: &[u8]) -> Result<(), SendError> {
+        self.sender.send(
             BaseRecord::to(&self.positions_topic)
                 .partition(0)
                 .key(self.source_name.as_bytes())
@@ -295,33 +284,54 @@ impl KafkaWriter {
         )
     }
 
-    fn commit_transaction(&self) -> Result<(), KafkaError> {
-        while !flush(&self.producer, FLUSH_INTERVAL) {
-            self.producer.poll(Duration::ZERO);
+    /// With transactions the position is the transaction's last record. Without, it must not be written before every
+    /// record is with the brokers: it says that they are.
+    fn commit_position(&mut self, position: &[u8]) -> Result<(), SendError> {
+        if self.transaction_timeout.is_some() {
+            self.send_position(position)?;
+            self.sender.flush()?;
+            return self.sender.commit_transaction();
         }
-        self.producer.poll(Duration::ZERO);
-        loop {
-            // A commit that timed out has an unknown outcome, so librdkafka asks to wait for it without limit.
-            match self.producer.commit_transaction(Timeout::Never) {
-                Ok(()) => return Ok(()),
-                Err(error) if classify(&error) == Class::Retriable => {
-                    warn!(%error, "committing to kafka again");
-                    thread::sleep(RETRY_INTERVAL);
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        self.sender.deliver()?;
+        self.send_position(position)?;
+        self.sender.deliver()
     }
 }
 
-enum AppendError {
-    Log(LogError),
-    Kafka(KafkaError),
+/// Sends what is known of a record that its topic does not take.
+fn set_apart(
+    sender: &mut Sender,
+    dead_letters: &str,
+    topic: &str,
+    refusal: &str,
+    parts: &Parts<'_>,
+) -> Result<(), SendError> {
+    error!(
+        topic,
+        refusal, "a record is too large: set apart in {dead_letters}, the lake lacks this change"
+    );
+    let mut bytes = Vec::new();
+    let headers = too_large::write_headers(&mut bytes, topic, refusal, parts)
+        .and_then(|range| to_kafka(&bytes[range]))
+        .map_err(|error| SendError::Log(error.into()))?;
+    let mut out: BaseRecord<'_, [u8], [u8]> =
+        BaseRecord::to(dead_letters).partition(0).timestamp(now_ms()).headers(headers);
+    // A key that is itself too large says nothing that anybody could use.
+    out.key = parts.key.filter(|key| key.len() < 64 * 1024);
+    sender.send(out)
 }
 
 impl LogWriter for KafkaWriter {
     fn last_position(&self) -> Option<&[u8]> {
         self.position.as_deref()
+    }
+
+    fn wait_as(&mut self, waiting: Waiting) {
+        self.sender.wait_as(waiting);
+    }
+
+    fn records_too_large(&self) -> u64 {
+        self.records_too_large
     }
 
     fn topic(&mut self, spec: &TopicSpec) -> Result<TopicHandle, LogError> {
@@ -339,29 +349,14 @@ impl LogWriter for KafkaWriter {
     fn append(&mut self, batch: &EncodedBatch) -> Result<(), LogError> {
         self.check_open()?;
         self.begin()?;
-        let now_ms = now_ms();
-        for records in batch.records.chunks(RECORDS_PER_POLL) {
-            for record in records {
-                match self.append_record(&batch.bytes, record, now_ms) {
-                    Ok(()) => {}
-                    Err(AppendError::Kafka(error)) => return Err(self.lose(&error)),
-                    Err(AppendError::Log(error)) => {
-                        self.lose(&KafkaError::Canceled);
-                        return Err(error);
-                    }
-                }
-            }
-            self.producer.poll(Duration::ZERO);
-        }
-        Ok(())
+        self.append_records(batch).map_err(|error| self.failed(error))
     }
 
     fn commit(&mut self, position: &[u8]) -> Result<(), LogError> {
         self.check_open()?;
         self.begin()?;
-        let sent = self.send_position(position);
-        if let Err(error) = sent.and_then(|()| self.commit_transaction()) {
-            return Err(self.lose(&error));
+        if let Err(error) = self.commit_position(position) {
+            return Err(self.failed(error));
         }
         self.transaction_began = None;
         self.position = Some(position.to_vec());
@@ -373,73 +368,11 @@ impl Drop for KafkaWriter {
     /// An open transaction would hold readers back until it times out.
     fn drop(&mut self) {
         if self.transaction_began.is_some()
-            && let Err(error) = self.producer.abort_transaction(Duration::from_secs(2))
+            && let Err(error) = self.sender.producer.abort_transaction(Duration::from_secs(2))
         {
             debug!(%error, "the open transaction was not aborted");
         }
     }
-}
-
-/// A producer whose transactions may last as long as the brokers let them.
-fn open_producer(
-    kafka: &KafkaConfig,
-    source_name: &str,
-    deadline: Instant,
-) -> Result<(BaseProducer<Deliveries>, Duration), KafkaError> {
-    let [longest, shorter] = TRANSACTION_TIMEOUTS;
-    let open = |timeout| {
-        let producer: BaseProducer<Deliveries> = producer_config(kafka, source_name, timeout)
-            .create_with_context(Deliveries::default())?;
-        init_transactions(&producer, deadline)?;
-        Ok((producer, timeout))
-    };
-    open(longest).or_else(|error: KafkaError| match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::InvalidTransactionTimeout) => open(shorter),
-        _ => Err(error),
-    })
-}
-
-fn init_transactions(
-    producer: &BaseProducer<Deliveries>,
-    deadline: Instant,
-) -> Result<(), KafkaError> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match producer.init_transactions(left.max(Duration::from_secs(1))) {
-            Ok(()) => return Ok(()),
-            Err(error) if classify(&error) == Class::Retriable && Instant::now() < deadline => {
-                thread::sleep(RETRY_INTERVAL);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    Retriable,
-    Abortable,
-    Fatal,
-}
-
-fn classify(error: &KafkaError) -> Class {
-    match error {
-        KafkaError::Transaction(error) if error.is_fatal() => Class::Fatal,
-        KafkaError::Transaction(error) if error.txn_requires_abort() => Class::Abortable,
-        KafkaError::Transaction(error) if error.is_retriable() => Class::Retriable,
-        error if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) => Class::Fatal,
-        _ => Class::Abortable,
-    }
-}
-
-/// Whether the same record would be refused again.
-fn refuses_for_ever(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::MessageSizeTooLarge
-            | RDKafkaErrorCode::InvalidMessageSize
-            | RDKafkaErrorCode::InvalidRecord
-    )
 }
 
 /// Kafka's retention goes by the records' own time: changes from an old binlog would be removed before anyone reads

@@ -73,13 +73,17 @@ pub fn serve(folder: &Path, port: u16, afterwards: Afterwards) -> Result<Child, 
     Ok(child)
 }
 
-/// A free port whose successor is free too.
+/// A free port whose successor is free too. Below the range that systems take clients' ports from: else, while a broker
+/// is down, the port that it had may become a client's, or a client may even reach itself there.
 pub fn free_port() -> std::io::Result<u16> {
     loop {
-        let first = TcpListener::bind(("127.0.0.1", 0))?;
-        let port = first.local_addr()?.port();
-        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+        let port = fastrand::u16(20_000..32_000);
+        if let (Ok(_), Ok(_)) = (bind(port), bind(port + 1)) {
             return Ok(port);
         }
     }
+}
+
+fn bind(port: u16) -> std::io::Result<TcpListener> {
+    TcpListener::bind(("127.0.0.1", port))
 }

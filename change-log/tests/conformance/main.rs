@@ -5,6 +5,7 @@
 mod embedded_only;
 mod foreign_headers;
 mod kafka_broker;
+mod kafka_failures;
 mod kafka_only;
 mod kill;
 mod record_headers;
