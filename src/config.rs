@@ -188,7 +188,9 @@ fn fill_and_resolve(root: &mut Table, folder: &Path) {
         if kind.as_str() == Some("embedded") {
             log.entry("path").or_insert_with(|| "./change-log".into());
         }
-        resolve(log, "path", |text| absolute(text).display().to_string());
+        for key in LOG_FILES {
+            resolve(log, key, |text| absolute(text).display().to_string());
+        }
     }
     let lake = root.entry("lake").or_insert_with(|| Value::Table(Table::new()));
     if let Some(lake) = lake.as_table_mut() {
@@ -201,6 +203,10 @@ fn fill_and_resolve(root: &mut Table, folder: &Path) {
         }
     }
 }
+
+/// The keys of `[change_log]` that name files.
+const LOG_FILES: [&str; 6] =
+    ["path", "ssl_ca", "ssl_cert", "ssl_key", "sasl_password_file", "sasl_token_file"];
 
 fn resolve(table: &mut Table, key: &str, change: impl Fn(&str) -> String) {
     if let Some(Value::String(text)) = table.get_mut(key) {
@@ -248,6 +254,11 @@ fn finding(config: &Config) -> Option<String> {
         if let Some(reason) = source.limits_finding() {
             return Some(format!("source {name}: {reason}"));
         }
+    }
+    if let LogConfig::Kafka(kafka) = &config.log
+        && let Some(reason) = kafka.finding()
+    {
+        return Some(format!("[change_log]: {reason}"));
     }
     if let Err(error) = config.lake.folder() {
         return Some(error.to_string());

@@ -41,6 +41,102 @@ pub struct KafkaConfig {
     /// What becomes of a record that its topic does not take.
     #[serde(default)]
     pub record_too_large: RecordTooLarge,
+    /// Whether connections are encrypted, and whether clients log in.
+    #[serde(default)]
+    pub security_protocol: SecurityProtocol,
+    /// The file with the CA that signed the brokers' certificates (PEM); without it the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssl_ca: Option<PathBuf>,
+    /// The file with the client's own certificate (PEM), for brokers that ask for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssl_cert: Option<PathBuf>,
+    /// The file with the private key of `ssl_cert` (PEM, without a pass phrase).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssl_key: Option<PathBuf>,
+    /// Whether a broker's certificate must name the host that was connected to.
+    #[serde(default = "yes")]
+    pub ssl_verify_identity: bool,
+    /// How clients log in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sasl_mechanism: Option<SaslMechanism>,
+    /// The user of PLAIN and SCRAM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sasl_username: Option<String>,
+    /// The environment variable that holds the user's password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sasl_password_env: Option<String>,
+    /// The file that holds it (a trailing line break is cut off).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sasl_password_file: Option<PathBuf>,
+    /// The file that holds OAUTHBEARER's token, a JSON web token; read again before it runs out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sasl_token_file: Option<PathBuf>,
+}
+
+/// Kafka's `security.protocol`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecurityProtocol {
+    /// Neither encryption nor a log-in.
+    #[default]
+    Plaintext,
+    /// TLS.
+    Ssl,
+    /// A log-in over plain text.
+    SaslPlaintext,
+    /// A log-in over TLS.
+    SaslSsl,
+}
+
+impl SecurityProtocol {
+    /// As Kafka names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plaintext => "plaintext",
+            Self::Ssl => "ssl",
+            Self::SaslPlaintext => "sasl_plaintext",
+            Self::SaslSsl => "sasl_ssl",
+        }
+    }
+
+    /// Whether connections are encrypted.
+    pub fn has_tls(self) -> bool {
+        matches!(self, Self::Ssl | Self::SaslSsl)
+    }
+
+    /// Whether clients log in.
+    pub fn has_sasl(self) -> bool {
+        matches!(self, Self::SaslPlaintext | Self::SaslSsl)
+    }
+}
+
+/// Kafka's `sasl.mechanism`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SaslMechanism {
+    /// User and password as they are; over TLS.
+    #[serde(rename = "PLAIN")]
+    Plain,
+    /// User and a proof of the password (RFC 5802).
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    /// The same with the longer hash.
+    #[serde(rename = "SCRAM-SHA-512")]
+    ScramSha512,
+    /// A token (RFC 7628).
+    #[serde(rename = "OAUTHBEARER")]
+    OAuthBearer,
+}
+
+impl SaslMechanism {
+    /// As Kafka names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+            Self::OAuthBearer => "OAUTHBEARER",
+        }
+    }
 }
 
 /// What a crash or a broker's failure may do to records.
@@ -77,8 +173,51 @@ impl KafkaConfig {
             retention_hours: default_kafka_retention_hours(),
             delivery: Delivery::default(),
             record_too_large: RecordTooLarge::default(),
+            security_protocol: SecurityProtocol::default(),
+            ssl_ca: None,
+            ssl_cert: None,
+            ssl_key: None,
+            ssl_verify_identity: true,
+            sasl_mechanism: None,
+            sasl_username: None,
+            sasl_password_env: None,
+            sasl_password_file: None,
+            sasl_token_file: None,
         }
     }
+
+    /// The first setting that does not fit the others, as a sentence.
+    pub fn finding(&self) -> Option<String> {
+        let protocol = self.security_protocol;
+        let passwords = [self.sasl_password_env.is_some(), self.sasl_password_file.is_some()];
+        let tls_files = [&self.ssl_ca, &self.ssl_cert, &self.ssl_key];
+        let finding = if !protocol.has_tls() && tls_files.into_iter().any(Option::is_some) {
+            "ssl_ca, ssl_cert and ssl_key need security_protocol = \"ssl\" or \"sasl_ssl\""
+        } else if self.ssl_cert.is_some() != self.ssl_key.is_some() {
+            "ssl_cert and ssl_key belong together; give both"
+        } else if protocol.has_sasl() != self.sasl_mechanism.is_some() {
+            "sasl_mechanism and security_protocol = \"sasl_ssl\" (or \"sasl_plaintext\") belong together"
+        } else if passwords == [true, true] {
+            "there are sasl_password_env and sasl_password_file; keep one"
+        } else {
+            match self.sasl_mechanism {
+                Some(SaslMechanism::OAuthBearer) if self.sasl_token_file.is_none() => {
+                    "OAUTHBEARER needs sasl_token_file, the file that its token is read from"
+                }
+                Some(SaslMechanism::OAuthBearer) => return None,
+                Some(_) if self.sasl_username.is_none() => "sasl_mechanism needs sasl_username",
+                Some(_) if passwords == [false, false] => {
+                    "sasl_username needs its password: sasl_password_file or sasl_password_env"
+                }
+                Some(_) | None => return None,
+            }
+        };
+        Some(finding.to_owned())
+    }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn default_retention_hours() -> u32 {

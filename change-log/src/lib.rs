@@ -11,7 +11,9 @@ pub mod reader;
 pub mod record;
 pub mod writer;
 
-pub use config::{Delivery, KafkaConfig, LogConfig, RecordTooLarge};
+pub use config::{
+    Delivery, KafkaConfig, LogConfig, RecordTooLarge, SaslMechanism, SecurityProtocol,
+};
 pub use error::LogError;
 pub use open::{open_reader, open_writer};
 pub use reader::{Consumed, LogReader, RecordSpan, TopicInfo};

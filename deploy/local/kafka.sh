@@ -148,9 +148,15 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 num.partitions=1
 PROPERTIES
-  local property
-  # In a properties file the last line of a name wins.
-  for property in "$@"; do echo "$property" >>"$DIR/server.properties"; done
+  local property scram=()
+  for property in "$@"; do
+    case "$property" in
+    # A user of SCRAM is no property: it is made with the folder.
+    scram=*) scram+=(--add-scram "${property#scram=}") ;;
+    # In a properties file the last line of a name wins.
+    *) echo "$property" >>"$DIR/server.properties" ;;
+    esac
+  done
 
   : >"$DIR/server.log"
   local java=("$JAVA" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn
@@ -161,7 +167,7 @@ PROPERTIES
     # A random UUID the way Kafka writes it; a leading dash would be taken for an option.
     cluster=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=' | sed 's/^-/K/')
     start_child "$DIR/server.log" "${java[@]}" kafka.tools.StorageTool format --ignore-formatted \
-      -t "$cluster" -c "$DIR/server.properties"
+      -t "$cluster" -c "$DIR/server.properties" ${scram[@]+"${scram[@]}"}
     wait "$CHILD" || server_failed "Kafka could not format its folder"
     CHILD=
   fi

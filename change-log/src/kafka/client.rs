@@ -1,14 +1,26 @@
 //! Settings of Kafka clients, and what a client's error means for the log.
 
-use std::time::Duration;
+use std::{
+    error::Error,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientConfig, ClientContext,
+    client::{Client, OAuthToken},
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
 };
 
+use super::security::{TokenFile, secure};
 use crate::{config::KafkaConfig, error::LogError};
+
+/// How long one try to reach a broker takes before it is asked why it failed.
+const REACH_INTERVAL: Duration = Duration::from_secs(1);
+
+const EVENTS_LOOKED_AT: usize = 20;
+const EVENT_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The largest record: below the 100 MiB that a broker takes in one request by default.
 pub const RECORD_BYTES_MAX: usize = 96 * 1024 * 1024;
@@ -32,33 +44,72 @@ pub enum Isolation {
     ReadUncommitted,
 }
 
-/// How a consumer's events are told: the end of a partition is no error, and brokers that are away for a moment are a
+/// How a client's events are told: the end of a partition is no error, and brokers that are away for a moment are a
 /// warning, for the client comes back by itself.
-#[derive(Debug)]
-pub struct ConsumerEvents;
+#[derive(Debug, Default)]
+pub struct Events {
+    token: Option<TokenFile>,
+    /// Why the brokers refused this client, or could not be reached, at last.
+    refused: Mutex<Option<(RDKafkaErrorCode, String)>>,
+}
 
-impl ClientContext for ConsumerEvents {
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            tracing::warn!(%error, reason, "kafka");
-        }
+impl Events {
+    /// Of a client as it is configured.
+    pub fn of(kafka: &KafkaConfig) -> Self {
+        Self { token: TokenFile::of(kafka), refused: Mutex::default() }
+    }
+
+    fn refused(&self) -> Option<(RDKafkaErrorCode, String)> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl ConsumerContext for ConsumerEvents {}
+impl ClientContext for Events {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code =
+            error.rdkafka_error_code().filter(|&code| code != RDKafkaErrorCode::PartitionEOF);
+        let Some(code) = code else { return };
+        tracing::warn!(%error, reason, "kafka");
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        // That all brokers are down says less than why.
+        if code != RDKafkaErrorCode::AllBrokersDown || refused.is_none() {
+            *refused = Some((code, reason.to_owned()));
+        }
+    }
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        let token = self.token.as_ref().ok_or("there is no sasl_token_file")?;
+        Ok(token.read()?)
+    }
+}
+
+impl ConsumerContext for Events {}
 
 /// A consumer of the log.
-pub type LogConsumer = BaseConsumer<ConsumerEvents>;
+pub type LogConsumer = BaseConsumer<Events>;
 
 /// Settings that all clients share.
-pub fn client_config(kafka: &KafkaConfig) -> ClientConfig {
+pub fn client_config(kafka: &KafkaConfig) -> Result<ClientConfig, LogError> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &kafka.bootstrap_servers);
     config.set("client.id", "binlake");
     config.set("socket.nagle.disable", "true");
     // A broker that comes back is found quickly.
     config.set("reconnect.backoff.max.ms", "2000");
-    config
+    secure(&mut config, kafka)?;
+    Ok(config)
+}
+
+/// Gives a client its token, where one is used.
+pub fn authorize<C: ClientContext>(
+    client: &Client<C>,
+    kafka: &KafkaConfig,
+) -> Result<(), LogError> {
+    let Some(token) = TokenFile::of(kafka) else { return Ok(()) };
+    let failed = |reason| LogError::Unavailable { place: kafka.bootstrap_servers.clone(), reason };
+    token.give(client).map_err(failed)
 }
 
 /// Settings of a source's producer; transactional with a time-out of transactions.
@@ -66,8 +117,8 @@ pub fn producer_config(
     kafka: &KafkaConfig,
     source_name: &str,
     transaction_timeout: Option<Duration>,
-) -> ClientConfig {
-    let mut config = client_config(kafka);
+) -> Result<ClientConfig, LogError> {
+    let mut config = client_config(kafka)?;
     let mut message_timeout = MESSAGE_TIMEOUT;
     if let Some(timeout) = transaction_timeout {
         message_timeout = message_timeout.min(timeout);
@@ -86,7 +137,7 @@ pub fn producer_config(
     config.set("queue.buffering.max.kbytes", (128 * 1024).to_string());
     config.set("queue.buffering.max.messages", "1000000");
     config.set("delivery.report.only.error", "true");
-    config
+    Ok(config)
 }
 
 /// A consumer that is told its partitions and never commits by itself.
@@ -95,7 +146,7 @@ pub fn consumer(
     group: &str,
     isolation: Isolation,
 ) -> Result<LogConsumer, LogError> {
-    let mut config = client_config(kafka);
+    let mut config = client_config(kafka)?;
     config.set("group.id", group);
     config.set(
         "isolation.level",
@@ -116,18 +167,72 @@ pub fn consumer(
     config.set("receive.message.max.bytes", (110 * 1024 * 1024).to_string());
     config.set("fetch.wait.max.ms", "100");
     config.set("fetch.error.backoff.ms", "50");
-    config.create_with_context(ConsumerEvents).map_err(|error| unavailable(kafka, &error))
+    let consumer: LogConsumer = config
+        .create_with_context(Events::of(kafka))
+        .map_err(|error| unavailable(kafka, &error))?;
+    authorize(consumer.client(), kafka)?;
+    Ok(consumer)
 }
 
-/// Fails when no broker answers within `timeout`.
+/// Fails when no broker answers within `timeout`, or at once when they refuse this client.
 pub fn check_reachable(
     consumer: &LogConsumer,
     kafka: &KafkaConfig,
     timeout: Duration,
 ) -> Result<(), LogError> {
-    match consumer.client().fetch_metadata(Some("binlake"), timeout) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(unavailable(kafka, &error)),
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let step = left.min(REACH_INTERVAL).max(Duration::from_millis(1));
+        let error = match consumer.client().fetch_metadata(Some("binlake"), step) {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        // Why it failed comes as events; not every one of them ends a poll with a value.
+        for _ in 0..EVENTS_LOOKED_AT {
+            let _ = consumer.poll(EVENT_INTERVAL);
+        }
+        let refused = consumer.client().context().refused();
+        match refused {
+            Some((code, reason)) if cure_of_refusal(code, &reason).is_some() => {
+                return Err(refusal(kafka, code, &reason));
+            }
+            Some((code, reason)) if Instant::now() >= deadline => {
+                return Err(refusal(kafka, code, &reason));
+            }
+            None if Instant::now() >= deadline => return Err(unavailable(kafka, &error)),
+            Some(_) | None => {}
+        }
+    }
+}
+
+/// What to do when trying again is of no use until something is changed.
+fn cure_of_refusal(code: RDKafkaErrorCode, reason: &str) -> Option<&'static str> {
+    match code {
+        RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
+            Some("check sasl_mechanism, sasl_username and its password, or sasl_token_file")
+        }
+        // OpenSSL says the same of a wrong CA and of a wrong name.
+        RDKafkaErrorCode::SSL if reason.contains("verify failed") => Some(
+            "check ssl_ca (the brokers' CA) and that the certificate names this host (ssl_verify_identity = false asks for \
+             no name)",
+        ),
+        RDKafkaErrorCode::SSL => {
+            Some("check ssl_cert and ssl_key, if the brokers ask for a certificate")
+        }
+        RDKafkaErrorCode::BrokerTransportFailure if reason.contains("security.protocol") => {
+            Some("check security_protocol: does this port speak TLS?")
+        }
+        _ => None,
+    }
+}
+
+fn refusal(kafka: &KafkaConfig, code: RDKafkaErrorCode, reason: &str) -> LogError {
+    let cure = cure_of_refusal(code, reason)
+        .unwrap_or("check bootstrap_servers and that the brokers are up");
+    LogError::Unavailable {
+        place: kafka.bootstrap_servers.clone(),
+        reason: format!("{reason}; {cure}"),
     }
 }
 

@@ -1,18 +1,26 @@
 //! What became of the records that the brokers did not take.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    error::Error,
+    sync::{Mutex, PoisonError},
+};
 
 use rdkafka::{
     ClientContext, Message,
+    client::OAuthToken,
     error::{KafkaError, RDKafkaErrorCode},
     message::DeliveryResult,
     producer::ProducerContext,
 };
 
+use super::security::TokenFile;
+use crate::config::KafkaConfig;
+
 /// Keeps the first record that the brokers refused.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Deliveries {
     failed: Mutex<Option<FailedDelivery>>,
+    token: Option<TokenFile>,
 }
 
 /// A record that was not delivered.
@@ -27,6 +35,11 @@ pub struct FailedDelivery {
 }
 
 impl Deliveries {
+    /// Of a producer as it is configured.
+    pub fn of(kafka: &KafkaConfig) -> Self {
+        Self { failed: Mutex::default(), token: TokenFile::of(kafka) }
+    }
+
     /// The first failure.
     pub fn failed(&self) -> Option<FailedDelivery> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -34,6 +47,13 @@ impl Deliveries {
 }
 
 impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        let token = self.token.as_ref().ok_or("there is no sasl_token_file")?;
+        Ok(token.read()?)
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         // What it means for the writer comes with the calls; brokers that are away are told by the wait for them.
         tracing::debug!(%error, reason, "kafka");

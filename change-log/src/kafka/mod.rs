@@ -14,6 +14,7 @@ mod in_flight;
 mod positions;
 mod producer;
 mod reader;
+mod security;
 mod sender;
 mod stall;
 pub mod too_large;

@@ -11,7 +11,7 @@ use rdkafka::{
 };
 
 use super::{
-    client::{TRANSACTION_TIMEOUTS, producer_config, unavailable},
+    client::{TRANSACTION_TIMEOUTS, authorize, producer_config, unavailable},
     deliveries::Deliveries,
     error_class::{Class, classify, lacks_transactions},
 };
@@ -36,22 +36,27 @@ pub fn open_producer(
     deadline: Instant,
 ) -> Result<OpenProducer, LogError> {
     let create = |timeout: Option<Duration>| {
-        producer_config(kafka, source_name, timeout).create_with_context(Deliveries::default())
+        let producer: BaseProducer<Deliveries> = producer_config(kafka, source_name, timeout)?
+            .create_with_context(Deliveries::of(kafka))
+            .map_err(|error| unavailable(kafka, &error))?;
+        authorize(producer.client(), kafka)?;
+        Ok::<_, LogError>(producer)
     };
     if kafka.delivery == Delivery::AtLeastOnce {
-        let producer = create(None).map_err(|error| unavailable(kafka, &error))?;
-        return Ok(OpenProducer { producer, transaction_timeout: None });
+        return Ok(OpenProducer { producer: create(None)?, transaction_timeout: None });
     }
-    let open = |timeout| {
-        let producer = create(Some(timeout))?;
-        init_transactions(&producer, deadline)?;
-        Ok(OpenProducer { producer, transaction_timeout: Some(timeout) })
-    };
     let [longest, shorter] = TRANSACTION_TIMEOUTS;
-    let opened = open(longest).or_else(|error: KafkaError| match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::InvalidTransactionTimeout) => open(shorter),
-        _ => Err(error),
-    });
+    let mut timeout = longest;
+    let mut producer = create(Some(timeout))?;
+    let mut ready = init_transactions(&producer, deadline);
+    if ready.as_ref().err().and_then(KafkaError::rdkafka_error_code)
+        == Some(RDKafkaErrorCode::InvalidTransactionTimeout)
+    {
+        timeout = shorter;
+        producer = create(Some(timeout))?;
+        ready = init_transactions(&producer, deadline);
+    }
+    let opened = ready.map(|()| OpenProducer { producer, transaction_timeout: Some(timeout) });
     opened.map_err(|error| match error.rdkafka_error_code() {
         Some(code) if lacks_transactions(code) => LogError::Unfit {
             place: kafka.bootstrap_servers.clone(),

@@ -12,13 +12,12 @@ use std::{
 
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
-    client::DefaultClientContext,
     consumer::Consumer,
     error::{KafkaError, RDKafkaErrorCode},
     types::RDKafkaRespErr,
 };
 
-use super::client::{LogConsumer, RECORD_BYTES_MAX, client_config, unavailable};
+use super::client::{Events, LogConsumer, RECORD_BYTES_MAX, authorize, client_config, unavailable};
 use crate::{
     config::KafkaConfig,
     error::LogError,
@@ -41,7 +40,7 @@ pub struct KafkaTopic {
 
 /// Makes and looks at topics.
 pub struct Topics {
-    admin: AdminClient<DefaultClientContext>,
+    admin: AdminClient<Events>,
     kafka: KafkaConfig,
     timeout: Duration,
 }
@@ -49,13 +48,18 @@ pub struct Topics {
 impl Topics {
     /// Opens a client of its own.
     pub fn open(kafka: &KafkaConfig, timeout: Duration) -> Result<Self, LogError> {
-        let admin = client_config(kafka).create().map_err(|error| unavailable(kafka, &error))?;
+        let admin = client_config(kafka)?
+            .create_with_context(Events::of(kafka))
+            .map_err(|error| unavailable(kafka, &error))?;
         Ok(Self { admin, kafka: kafka.clone(), timeout })
     }
 
     /// Makes the topic when it is missing, checks that it fits, and waits until its partitions can be used.
     pub fn ensure(&self, consumer: &LogConsumer, spec: &TopicSpec) -> Result<KafkaTopic, LogError> {
         let deadline = Instant::now() + self.timeout;
+        // Nobody polls these two: they would not see that their tokens run out.
+        authorize(self.admin.inner(), &self.kafka)?;
+        authorize(consumer.client(), &self.kafka)?;
         let known = partition_count(consumer, &spec.name, self.timeout)
             .map_err(|error| unavailable(&self.kafka, &error))?;
         if known.is_none() {

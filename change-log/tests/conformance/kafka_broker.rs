@@ -45,6 +45,16 @@ pub enum Afterwards {
 
 /// Starts a broker that stops when the child's input is closed.
 pub fn serve(folder: &Path, port: u16, afterwards: Afterwards) -> Result<Child, String> {
+    serve_with(folder, port, afterwards, &[])
+}
+
+/// The same with more properties.
+pub fn serve_with(
+    folder: &Path,
+    port: u16,
+    afterwards: Afterwards,
+    properties: &[String],
+) -> Result<Child, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local/kafka.sh");
     let errors = folder.join("kafka.sh.stderr");
     let told = |error: std::io::Error| format!("{}: {error}", script.display());
@@ -54,6 +64,7 @@ pub fn serve(folder: &Path, port: u16, afterwards: Afterwards) -> Result<Child, 
         .arg("serve")
         .arg(folder)
         .arg(port.to_string())
+        .args(properties)
         .env("BINLAKE_SERVE_REMOVE", remove)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

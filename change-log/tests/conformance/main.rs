@@ -7,6 +7,7 @@ mod foreign_headers;
 mod kafka_broker;
 mod kafka_failures;
 mod kafka_only;
+mod kafka_security;
 mod kill;
 mod record_headers;
 mod suite;
