@@ -217,7 +217,8 @@ fn cure_of_refusal(code: RDKafkaErrorCode, reason: &str) -> Option<&'static str>
             "check ssl_ca (the brokers' CA) and that the certificate names this host (ssl_verify_identity = false asks for \
              no name)",
         ),
-        RDKafkaErrorCode::SSL => {
+        // A broker that refuses the client's certificate says so after the handshake.
+        _ if code == RDKafkaErrorCode::SSL || reason.contains("SSL routines") => {
             Some("check ssl_cert and ssl_key, if the brokers ask for a certificate")
         }
         RDKafkaErrorCode::BrokerTransportFailure if reason.contains("security.protocol") => {
