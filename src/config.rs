@@ -205,8 +205,19 @@ fn fill_and_resolve(root: &mut Table, folder: &Path) {
 }
 
 /// The keys of `[change_log]` that name files.
-const LOG_FILES: [&str; 6] =
-    ["path", "ssl_ca", "ssl_cert", "ssl_key", "sasl_password_file", "sasl_token_file"];
+const LOG_FILES: [&str; 11] = [
+    "path",
+    "ssl_ca",
+    "ssl_cert",
+    "ssl_key",
+    "sasl_password_file",
+    "sasl_token_file",
+    "schema_registry_password_file",
+    "schema_registry_token_file",
+    "schema_registry_ssl_ca",
+    "schema_registry_ssl_cert",
+    "schema_registry_ssl_key",
+];
 
 fn resolve(table: &mut Table, key: &str, change: impl Fn(&str) -> String) {
     if let Some(Value::String(text)) = table.get_mut(key) {

@@ -57,6 +57,14 @@ pub enum ReaderError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The schema registry refuses a table's schema.
+    #[error("table {table}: {reason}")]
+    SchemaRefused {
+        /// `database.table`, or the topic of what is no table.
+        table: String,
+        /// What it said and what to do.
+        reason: String,
+    },
     /// The log failed.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -83,6 +91,7 @@ impl ReaderError {
             | Self::PositionLost(_)
             | Self::Query { .. }
             | Self::BadEvent { .. }
+            | Self::SchemaRefused { .. }
             | Self::Log(
                 LogError::Fenced { .. } | LogError::OffsetGone { .. } | LogError::Unfit { .. },
             ) => Action::StopService,

@@ -27,7 +27,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::start::{
-    StartPosition, has_lower_case_names, note_tables, start_position, table_history, windows,
+    StartPosition, has_lower_case_names, note_tables, schema_ids, start_position, table_history,
+    windows,
 };
 use crate::{
     binlog::dump,
@@ -239,6 +240,7 @@ async fn attempt(
         .collect();
     let signals_read = position.signals_read;
     let windows = windows(source, &to_read, &progress).await?;
+    let schema_ids = schema_ids(source, &stop).await?;
     let expected = to_read.iter().map(|table| (table.name(), table.rows_estimated())).collect();
     source.expected.send_replace(expected);
     let buffers = ChunkBuffers::default();
@@ -260,6 +262,7 @@ async fn attempt(
             lower_case_names,
         },
         history,
+        schema_ids,
         spent,
         committed: source.committed.clone(),
         held_back: source.throttle.states(),

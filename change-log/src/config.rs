@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::registry::{RegistryPlace, Secret, SubjectNames};
+
 /// Which store, and how it is set up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -71,6 +73,51 @@ pub struct KafkaConfig {
     /// The file that holds OAUTHBEARER's token, a JSON web token; read again before it runs out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sasl_token_file: Option<PathBuf>,
+    /// The schema registry's url, several separated by commas. With one, records name their schemas by its numbers
+    /// (Confluent's framing); without, by fingerprints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_registry_url: Option<String>,
+    /// The user of the registry's basic authentication.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_registry_username: Option<String>,
+    /// The environment variable that holds the user's password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_registry_password_env: Option<String>,
+    /// The file that holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_registry_password_file: Option<PathBuf>,
+    /// The environment variable that holds a bearer token for the registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_registry_token_env: Option<String>,
+    /// The file that holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_registry_token_file: Option<PathBuf>,
+    /// The file with the CA that signed the registry's certificate (PEM); without it the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_registry_ssl_ca: Option<PathBuf>,
+    /// The file with the certificate that the registry is shown (PEM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_registry_ssl_cert: Option<PathBuf>,
+    /// The file with its private key (PEM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_registry_ssl_key: Option<PathBuf>,
+    /// How the registry's subjects are named.
+    #[serde(default)]
+    pub subject_names: SubjectNames,
+    /// What becomes of a table whose schema the registry refuses.
+    #[serde(default)]
+    pub incompatible_schema: IncompatibleSchema,
+}
+
+/// What becomes of a table whose schema the registry refuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IncompatibleSchema {
+    /// The table stops with the sentence; the others go on.
+    #[default]
+    StopTable,
+    /// The source stops.
+    Stop,
 }
 
 /// Kafka's `security.protocol`.
@@ -183,6 +230,61 @@ impl KafkaConfig {
             sasl_password_env: None,
             sasl_password_file: None,
             sasl_token_file: None,
+            schema_registry_url: None,
+            schema_registry_username: None,
+            schema_registry_password_env: None,
+            schema_registry_password_file: None,
+            schema_registry_token_env: None,
+            schema_registry_token_file: None,
+            schema_registry_ssl_ca: None,
+            schema_registry_ssl_cert: None,
+            schema_registry_ssl_key: None,
+            subject_names: SubjectNames::default(),
+            incompatible_schema: IncompatibleSchema::default(),
+        }
+    }
+
+    /// Where the schema registry is, if there is one.
+    pub fn registry(&self) -> Option<RegistryPlace> {
+        let urls = self.schema_registry_url.as_ref()?.split(',').map(str::trim);
+        let password =
+            secret(&self.schema_registry_password_env, &self.schema_registry_password_file);
+        let (ca, certificate) =
+            (self.schema_registry_ssl_ca.clone(), &self.schema_registry_ssl_cert);
+        Some(RegistryPlace {
+            urls: urls.filter(|url| !url.is_empty()).map(str::to_owned).collect(),
+            user: self.schema_registry_username.clone().zip(password),
+            token: secret(&self.schema_registry_token_env, &self.schema_registry_token_file),
+            ca,
+            certificate: certificate.clone().zip(self.schema_registry_ssl_key.clone()),
+        })
+    }
+
+    fn registry_finding(&self) -> Option<&'static str> {
+        let password =
+            secret(&self.schema_registry_password_env, &self.schema_registry_password_file);
+        let token = secret(&self.schema_registry_token_env, &self.schema_registry_token_file);
+        let Some(url) = &self.schema_registry_url else {
+            let lone =
+                self.schema_registry_username.is_some() || password.is_some() || token.is_some();
+            return lone.then_some("schema_registry_... settings need schema_registry_url");
+        };
+        let is_http = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        if !url.split(',').map(str::trim).all(is_http) {
+            Some(
+                "schema_registry_url must be http://host:port or https://host:port, several separated by commas",
+            )
+        } else if self.schema_registry_username.is_some() != password.is_some() {
+            Some(
+                "schema_registry_username and schema_registry_password_file (or _env) belong together",
+            )
+        } else if password.is_some() && token.is_some() {
+            Some("the schema registry has a password and a token; keep one")
+        } else if self.schema_registry_ssl_cert.is_some() != self.schema_registry_ssl_key.is_some()
+        {
+            Some("schema_registry_ssl_cert and schema_registry_ssl_key belong together; give both")
+        } else {
+            None
         }
     }
 
@@ -204,16 +306,23 @@ impl KafkaConfig {
                 Some(SaslMechanism::OAuthBearer) if self.sasl_token_file.is_none() => {
                     "OAUTHBEARER needs sasl_token_file, the file that its token is read from"
                 }
-                Some(SaslMechanism::OAuthBearer) => return None,
+                Some(SaslMechanism::OAuthBearer) => {
+                    return self.registry_finding().map(str::to_owned);
+                }
                 Some(_) if self.sasl_username.is_none() => "sasl_mechanism needs sasl_username",
                 Some(_) if passwords == [false, false] => {
                     "sasl_username needs its password: sasl_password_file or sasl_password_env"
                 }
-                Some(_) | None => return None,
+                Some(_) | None => return self.registry_finding().map(str::to_owned),
             }
         };
         Some(finding.to_owned())
     }
+}
+
+fn secret(variable: &Option<String>, file: &Option<PathBuf>) -> Option<Secret> {
+    let variable = variable.clone().map(Secret::Environment);
+    variable.or_else(|| file.clone().map(Secret::File))
 }
 
 fn yes() -> bool {

@@ -9,10 +9,12 @@ pub mod kafka;
 pub mod open;
 pub mod reader;
 pub mod record;
+pub mod registry;
 pub mod writer;
 
 pub use config::{
-    Delivery, KafkaConfig, LogConfig, RecordTooLarge, SaslMechanism, SecurityProtocol,
+    Delivery, IncompatibleSchema, KafkaConfig, LogConfig, RecordTooLarge, SaslMechanism,
+    SecurityProtocol,
 };
 pub use error::LogError;
 pub use open::{open_reader, open_writer};

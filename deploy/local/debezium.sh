@@ -3,6 +3,7 @@
 #
 #   debezium.sh install                  fetch the jars once, through pip
 #   debezium.sh run [property=value ...] run it in the foreground, records as JSON lines on standard output
+#   debezium.sh java FILE [argument ...] run another Java program with the same jars (Kafka's client, Confluent's serializers)
 #
 # The program (tests/debezium/Engine.java) ends when its own standard input reaches its end, so it never outlives
 # whoever started it, not even after kill -9 of the parent.
@@ -96,5 +97,13 @@ run)
   # The records have a descriptor of their own: libraries print on standard output.
   exec "$JAVA" -Xmx512m -Dorg.apache.logging.log4j.level=WARN -cp "$LIBS/*" "$ENGINE" "$@" 3>&1 1>&2
   ;;
-*) fail "usage: debezium.sh install | run [property=value ...]" ;;
+java)
+  shift
+  [ $# -ge 1 ] || fail "usage: debezium.sh java FILE.java [argument ...]"
+  install
+  # Debezium comes without the codecs of Kafka's records; a broker that kafka.sh has fetched has them.
+  codec=$(find "$CACHE" -maxdepth 2 -path '*/kafka-*/*lz4*.jar' | head -n 1)
+  exec "$JAVA" -Xmx512m -Dorg.apache.logging.log4j.level=ERROR -cp "$LIBS/*:$codec" "$@"
+  ;;
+*) fail "usage: debezium.sh install | run [property=value ...] | java FILE.java [argument ...]" ;;
 esac

@@ -1,6 +1,7 @@
-//! The Avro schemas of a source by fingerprint, read from its compacted topic `<source>.__schemas` from the start.
-//! A schema is committed in the same transaction as the first record that names it, or before, so reading the topic
-//! to its end after such a record was seen finds it.
+//! The Avro schemas of a source by fingerprint or by the registry's number, read from its compacted topic
+//! `<source>.__schemas` from the start. A schema is committed in the same transaction as the first record that names it,
+//! or before, so reading the topic to its end after such a record was seen finds it. A number that is not there is
+//! another writer's: the registry is asked.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,8 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use change_log::{LogConfig, LogError, LogReader, open_reader};
-use schemas::table_id::schemas_topic;
+use change_log::{LogConfig, LogError, LogReader, open_reader, registry::Registry};
+use schemas::{
+    table_id::schemas_topic,
+    wire_format::{SchemaReference, read_framing},
+};
 
 use crate::error::SinkError;
 
@@ -29,14 +33,20 @@ struct State {
     timeout: Duration,
     reader: Option<Box<dyn LogReader>>,
     next_offset: Option<i64>,
-    texts: HashMap<u64, Arc<str>>,
-    missing: HashSet<u64>,
+    texts: HashMap<SchemaReference, Arc<str>>,
+    missing: HashSet<SchemaReference>,
+    registry: Option<Registry>,
 }
 
 impl SchemaCatalog {
     /// The catalog of a source; nothing is read yet.
     pub fn new(log: LogConfig, source: &str, timeout: Duration) -> Self {
+        let registry = match &log {
+            LogConfig::Kafka(kafka) => Registry::of(kafka),
+            LogConfig::Embedded { .. } => None,
+        };
         let state = State {
+            registry,
             log,
             timeout,
             reader: None,
@@ -48,11 +58,14 @@ impl SchemaCatalog {
     }
 
     /// The texts of these schemas, those that exist; reads on in the topic when one is not known yet.
-    pub async fn find(&self, fingerprints: Vec<u64>) -> Result<Vec<(u64, Arc<str>)>, SinkError> {
+    pub async fn find(
+        &self,
+        wanted: Vec<SchemaReference>,
+    ) -> Result<Vec<(SchemaReference, Arc<str>)>, SinkError> {
         let catalog = self.clone();
         tokio::task::spawn_blocking(move || {
             let mut state = catalog.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.find(&catalog.topic, &fingerprints)
+            state.find(&catalog.topic, &wanted)
         })
         .await
         .map_err(|error| SinkError::Task {
@@ -67,12 +80,12 @@ impl State {
     fn find(
         &mut self,
         topic: &str,
-        fingerprints: &[u64],
-    ) -> Result<Vec<(u64, Arc<str>)>, LogError> {
+        wanted: &[SchemaReference],
+    ) -> Result<Vec<(SchemaReference, Arc<str>)>, LogError> {
         let deadline = Instant::now() + WAIT_MAX;
         loop {
-            let absent: Vec<u64> =
-                fingerprints.iter().filter(|id| !self.texts.contains_key(id)).copied().collect();
+            let absent: Vec<SchemaReference> =
+                wanted.iter().filter(|id| !self.texts.contains_key(id)).copied().collect();
             if absent.is_empty() {
                 break;
             }
@@ -80,7 +93,9 @@ impl State {
                 self.reader = None;
                 return Err(error);
             }
-            let waited_for = |id: &&u64| !self.texts.contains_key(id) && !self.missing.contains(id);
+            self.ask_registry(&absent)?;
+            let waited_for =
+                |id: &&SchemaReference| !self.texts.contains_key(id) && !self.missing.contains(id);
             if absent.iter().find(waited_for).is_none() {
                 break;
             }
@@ -90,8 +105,27 @@ impl State {
             }
             std::thread::sleep(POLL_TIMEOUT / 4);
         }
-        let found = fingerprints.iter();
+        let found = wanted.iter();
         Ok(found.filter_map(|id| self.texts.get(id).map(|text| (*id, Arc::clone(text)))).collect())
+    }
+
+    /// Asks for the numbers that the topic does not have; those that the registry does not know either are missing. An
+    /// outage is an error: it passes.
+    fn ask_registry(&mut self, absent: &[SchemaReference]) -> Result<(), LogError> {
+        for &reference in absent {
+            let (SchemaReference::Registry(id), Some(registry)) = (reference, &self.registry)
+            else {
+                continue;
+            };
+            if self.texts.contains_key(&reference) || self.missing.contains(&reference) {
+                continue;
+            }
+            match registry.text(id)? {
+                Some(text) => drop(self.texts.insert(reference, text.into())),
+                None => drop(self.missing.insert(reference)),
+            }
+        }
+        Ok(())
     }
 
     fn read_to_end(&mut self, topic: &str) -> Result<(), LogError> {
@@ -128,15 +162,26 @@ impl State {
                 Err(error) => return Err(error),
             };
             for span in &consumed.records {
-                let key = consumed.key(span).and_then(|key| <[u8; 8]>::try_from(key).ok());
+                let key = consumed.key(span).and_then(reference_of);
                 let text = consumed.value(span).and_then(|text| std::str::from_utf8(text).ok());
                 if let (Some(key), Some(text)) = (key, text) {
-                    self.texts.insert(u64::from_le_bytes(key), text.into());
+                    self.texts.insert(key, text.into());
                 }
             }
             next_offset = consumed.next_offset;
             self.next_offset = Some(next_offset);
         }
         Ok(())
+    }
+}
+
+/// What a key of the topic stands for: 8 bytes are a fingerprint, a number's framing is the number.
+fn reference_of(key: &[u8]) -> Option<SchemaReference> {
+    match <[u8; 8]>::try_from(key) {
+        Ok(fingerprint) => Some(SchemaReference::Fingerprint(u64::from_le_bytes(fingerprint))),
+        Err(_) => match read_framing(key) {
+            Ok((reference @ SchemaReference::Registry(_), [])) => Some(reference),
+            _ => None,
+        },
     }
 }

@@ -19,6 +19,7 @@ mod kafka;
 mod mysql;
 mod process_guard;
 mod python;
+mod registry;
 mod servers;
 
 pub use binlake::{Binlake, BinlakeCommand, Finished};
@@ -27,6 +28,7 @@ pub use json_text::plain_json;
 pub use kafka::Kafka;
 pub use mysql::{MySql, Rows, Session};
 pub use python::Python;
+pub use registry::Registry;
 pub use servers::{Server, Stopped, install, script_path};
 
 /// Reports that the running test cannot do its work here: a panic on CI, one loud line elsewhere.

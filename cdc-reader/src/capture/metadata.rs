@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use change_log::{Cleanup, EncodedBatch, EncodedRecord, LogWriter, TopicHandle, TopicSpec};
+use change_log::{
+    Cleanup, EncodedBatch, EncodedRecord, LogWriter, TopicHandle, TopicSpec, registry::SchemaUse,
+};
 
 use super::{Capture, events::Transaction, schema_changes::SchemaChanges, tables::Tables};
 use crate::{
@@ -105,12 +107,17 @@ impl Metadata {
                     reason: format!("the context headers cannot be made: {error}"),
                 })?;
         }
-        let mut open = |name, key: &str, value: &str| -> Result<MetadataTopic, ReaderError> {
-            let topic = writer.topic(&TopicSpec { name, cleanup: Cleanup::Expire })?;
-            let (key, value) = (SchemaText::new(key.into()), SchemaText::new(value.into()));
-            tables.publish_texts([&key, &value], writer, batch)?;
-            Ok(MetadataTopic { topic, key, value })
-        };
+        let mut open =
+            |name: String, key: &str, value: &str| -> Result<MetadataTopic, ReaderError> {
+                let topic =
+                    writer.topic(&TopicSpec { name: name.clone(), cleanup: Cleanup::Expire })?;
+                let (mut key, mut value) =
+                    (SchemaText::new(key.into()), SchemaText::new(value.into()));
+                tables.name_text(&SchemaUse { topic: &name, is_key: true }, &mut key)?;
+                tables.name_text(&SchemaUse { topic: &name, is_key: false }, &mut value)?;
+                tables.publish_texts([&key, &value], writer, batch)?;
+                Ok(MetadataTopic { topic, key, value })
+            };
         if options.transaction_metadata {
             let name = transaction_topic(source);
             metadata.transactions = Some(open(name, TRANSACTION_KEY, TRANSACTION_VALUE)?);

@@ -18,6 +18,7 @@ mod orders;
 mod rare_events;
 mod read_again;
 mod schema_changes;
+pub mod schema_ids;
 mod snapshot_rows;
 mod spooled_rows;
 mod statements;
@@ -42,7 +43,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     defaults::Defaults, events::Transaction, keyless::KeylessTables, live_tables::LiveTables,
-    metadata::Metadata, table_history::TableHistory, tables::Tables, xa::PreparedParts,
+    metadata::Metadata, schema_ids::SchemaIds, table_history::TableHistory, tables::Tables,
+    xa::PreparedParts,
 };
 pub use self::{defaults::ReadDefaults, live_tables::LiveServer, metadata::DebeziumOptions};
 use crate::{
@@ -106,6 +108,8 @@ pub struct CaptureSetup {
     pub live: LiveServer,
     /// The tables' columns by name, as of the position.
     pub history: TableHistory,
+    /// The schema registry's numbers, where there is one.
+    pub schema_ids: Option<SchemaIds>,
     /// Tells what was committed last.
     pub committed: watch::Sender<Position>,
     /// Why no snapshot reads on at this moment.
@@ -143,6 +147,7 @@ impl CaptureSetup {
             history: TableHistory::default(),
             committed: watch::Sender::default(),
             held_back: watch::channel(None).1,
+            schema_ids: None,
             buffers: ChunkBuffers::default(),
         }
     }
@@ -262,6 +267,7 @@ impl Capture {
                 setup.mariadb,
                 LiveTables::new(setup.live.config.clone(), runtime.clone()),
                 setup.history,
+                setup.schema_ids,
             ),
             live: setup.live,
             metadata: Metadata::default(),
@@ -319,7 +325,8 @@ impl Capture {
         )?;
         capture.metrics.stopped_tables.set(capture.position.stopped.len() as i64);
         for table in &setup.emptied {
-            capture.empty_copy(table)?;
+            let emptied = capture.empty_copy(table);
+            capture.stop_refused(emptied)?;
         }
         // The position is in the log before anything is read: a restart goes on from here, not from a later place.
         capture.commit()?;

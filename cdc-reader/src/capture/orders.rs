@@ -153,7 +153,8 @@ impl Capture {
             ..TableSnapshot::default()
         };
         if keyed && (signal.replace || was_stopped) {
-            self.empty_copy(table)?;
+            let emptied = self.empty_copy(table);
+            self.stop_refused(emptied)?;
         }
         Ok(Some(self.begin_reading(table, progress)))
     }
@@ -211,7 +212,8 @@ impl Capture {
             requests.push(Request::Stop(name.clone()));
         }
         for table in &found.emptied {
-            self.empty_copy(table)?;
+            let emptied = self.empty_copy(table);
+            self.stop_refused(emptied)?;
         }
         for table in &found.begun {
             let progress = self.position.snapshots.get(&table.name()).cloned().unwrap_or_default();

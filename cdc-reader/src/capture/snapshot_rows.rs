@@ -33,8 +33,9 @@ impl Capture {
         // The chunk that ends a table which is gone has no shape.
         if !chunk.rows.is_empty() && !self.position.stopped.contains_key(&table) {
             let again = self.position.snapshots.get(&table).is_some_and(|progress| progress.again);
-            self.append_rows(&chunk, again)?;
-            self.append_updates(&chunk, updates)?;
+            let appended =
+                self.append_rows(&chunk, again).and_then(|()| self.append_updates(&chunk, updates));
+            self.stop_refused(appended)?;
         }
         if let Some(held) = held {
             self.append_held(held)?;
@@ -68,6 +69,20 @@ impl Capture {
         self.moved = true;
         // Several chunks share a commit: their readers have gone on meanwhile.
         self.commit_if_due()
+    }
+
+    /// A table whose schema the registry refuses is stopped before a row of it is written; the others go on.
+    pub(super) fn stop_refused(
+        &mut self,
+        result: Result<(), ReaderError>,
+    ) -> Result<(), ReaderError> {
+        match result {
+            Err(ReaderError::SchemaRefused { table, reason }) => {
+                self.stop_table(&table, &reason);
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// The walk of a table is begun at its first key again, because its key is another one. The keys that the stream

@@ -14,7 +14,8 @@ impl Capture {
     pub(super) fn emit_spooled_tables(&mut self) -> Result<(), ReaderError> {
         self.keyless.reach(&self.boundary);
         for table in std::mem::take(&mut self.spooled_tables) {
-            self.emit_spooled_table(table)?;
+            let emitted = self.emit_spooled_table(table);
+            self.stop_refused(emitted)?;
         }
         Ok(())
     }

@@ -5,15 +5,19 @@ use std::{
     sync::Arc,
 };
 
-use change_log::{Cleanup, EncodedBatch, EncodedRecord, LogWriter, TopicHandle, TopicSpec};
+use change_log::{
+    Cleanup, EncodedBatch, EncodedRecord, LogWriter, TopicHandle, TopicSpec, registry::SchemaUse,
+};
 use schemas::{
     avro_schema::AvroOptions,
     table_id::{TableId, schemas_topic},
     table_schema::TableSchema,
+    wire_format::{SchemaReference, read_framing},
 };
 
 use super::{
     live_tables::{Definition, LiveTables},
+    schema_ids::{NoId, SchemaIds},
     table_history::TableHistory,
 };
 use crate::{
@@ -55,6 +59,8 @@ pub(super) struct Tables {
     targets: Vec<Target>,
     by_name: HashMap<String, usize>,
     published: HashSet<u64>,
+    /// With a schema registry.
+    ids: Option<SchemaIds>,
     live: LiveTables,
     history: TableHistory,
     /// Tables that a DDL touched since their present definition was asked for.
@@ -75,6 +81,7 @@ impl Tables {
         mariadb: bool,
         live: LiveTables,
         history: TableHistory,
+        ids: Option<SchemaIds>,
     ) -> Self {
         Self {
             source,
@@ -85,6 +92,7 @@ impl Tables {
             targets: Vec::new(),
             by_name: HashMap::new(),
             published: HashSet::new(),
+            ids,
             live,
             history,
             altered: HashSet::new(),
@@ -171,7 +179,11 @@ impl Tables {
         if filter.captures(&database, &table) {
             let name = format!("{database}.{table}");
             match self.plan(body, &name) {
-                Ok(plan) => mapped.table = Some(self.add(&name, plan, writer, batch)?),
+                Ok(mut plan) => match self.name_schemas(&mut plan.schemas) {
+                    Ok(()) => mapped.table = Some(self.add(&name, plan, writer, batch)?),
+                    Err(NoId::Table(sentence)) => unreadable = Some((name, sentence)),
+                    Err(NoId::Source(error)) => return Err(error),
+                },
                 Err(sentence) => unreadable = Some((name, sentence)),
             }
         }
@@ -304,7 +316,12 @@ impl Tables {
         {
             return Ok(self.targets[index].clone());
         }
-        let schemas = Arc::new(TableSchemas::new(schema.clone(), self.options));
+        let mut schemas = TableSchemas::new(schema.clone(), self.options);
+        self.name_schemas(&mut schemas).map_err(|error| match error {
+            NoId::Table(reason) => ReaderError::SchemaRefused { table: name.clone(), reason },
+            NoId::Source(error) => error,
+        })?;
+        let schemas = Arc::new(schemas);
         // The stream may know a newer shape: that one stays the table's.
         if let Some(&index) = self.by_name.get(&name) {
             self.publish(&schemas, writer, batch)?;
@@ -334,6 +351,25 @@ impl Tables {
         Ok(index)
     }
 
+    fn name_schemas(&mut self, schemas: &mut TableSchemas) -> Result<(), NoId> {
+        self.ids.as_mut().map_or(Ok(()), |ids| ids.name(schemas))
+    }
+
+    /// Names a schema that belongs to no table.
+    pub(super) fn name_text(
+        &mut self,
+        wanted: &SchemaUse<'_>,
+        text: &mut SchemaText,
+    ) -> Result<(), ReaderError> {
+        let named = self.ids.as_mut().map_or(Ok(()), |ids| ids.name_text(wanted, text));
+        named.map_err(|error| match error {
+            NoId::Table(reason) => {
+                ReaderError::SchemaRefused { table: wanted.topic.to_owned(), reason }
+            }
+            NoId::Source(error) => error,
+        })
+    }
+
     /// Puts schemas that are not there yet into the schemas topic, before the first record that needs them.
     fn publish(
         &mut self,
@@ -358,11 +394,11 @@ impl Tables {
         }
         let spec = TopicSpec { name: schemas_topic(&self.source), cleanup: Cleanup::Compact };
         let topic = writer.topic(&spec)?;
-        for text in texts {
+        let mut push = |key: &[u8], text: &str| {
             let key_start = batch.bytes.len();
-            batch.bytes.extend_from_slice(&text.fingerprint.to_le_bytes());
+            batch.bytes.extend_from_slice(key);
             let value_start = batch.bytes.len();
-            batch.bytes.extend_from_slice(text.text.as_bytes());
+            batch.bytes.extend_from_slice(text.as_bytes());
             batch.records.push(EncodedRecord {
                 topic,
                 key: Some(key_start..value_start),
@@ -370,6 +406,12 @@ impl Tables {
                 headers: 0..0,
                 timestamp_ms: 0,
             });
+        };
+        for text in texts {
+            push(&text.fingerprint.to_le_bytes(), &text.text);
+            if let Ok((SchemaReference::Registry(_), [])) = read_framing(&text.framing) {
+                push(&text.framing, &text.text);
+            }
         }
         Ok(())
     }

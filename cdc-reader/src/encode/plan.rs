@@ -43,6 +43,12 @@ impl SchemaText {
         write_framing(&mut framing, SchemaReference::Fingerprint(fingerprint));
         Self { text, fingerprint, framing }
     }
+
+    /// Names it in another way.
+    pub fn name_by(&mut self, reference: SchemaReference) {
+        self.framing.clear();
+        write_framing(&mut self.framing, reference);
+    }
 }
 
 /// The schemas of one table shape, for rows from the binlog and from a snapshot alike.

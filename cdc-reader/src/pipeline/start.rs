@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use mysql_async::{Conn, prelude::Queryable};
 use schemas::position::{Position, TableSnapshot};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::{Source, ended};
@@ -12,6 +13,7 @@ use crate::{
     binlog::table_shape::TableShape,
     capture::{
         captured_tables::enter_tables,
+        schema_ids::SchemaIds,
         table_history::{TableHistory, read_back},
     },
     error::ReaderError,
@@ -137,6 +139,18 @@ pub(super) async fn windows(
     })
     .await
     .map_err(|_| ended("reading back the changed keys"))?
+}
+
+/// The schema registry's numbers, as the log has them.
+pub(super) async fn schema_ids(
+    source: &Source,
+    stop: &CancellationToken,
+) -> Result<Option<SchemaIds>, ReaderError> {
+    let (log, name, stop) = (source.log.clone(), source.config.name.clone(), stop.clone());
+    tokio::task::spawn_blocking(move || SchemaIds::open(&log, &name, stop))
+        .await
+        .map_err(|_| ended("reading back the schemas' numbers"))?
+        .map_err(ReaderError::from)
 }
 
 /// Whether statements may write a table's name with another case than the server keeps.

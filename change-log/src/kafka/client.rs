@@ -229,8 +229,10 @@ fn cure_of_refusal(code: RDKafkaErrorCode, reason: &str) -> Option<&'static str>
 }
 
 fn refusal(kafka: &KafkaConfig, code: RDKafkaErrorCode, reason: &str) -> LogError {
-    let cure = cure_of_refusal(code, reason)
-        .unwrap_or("check bootstrap_servers and that the brokers are up");
+    // A port that speaks TLS closes other connections without a word.
+    let cure = cure_of_refusal(code, reason).unwrap_or(
+        "check bootstrap_servers, that the brokers are up, and security_protocol (does this port speak TLS?)",
+    );
     LogError::Unavailable {
         place: kafka.bootstrap_servers.clone(),
         reason: format!("{reason}; {cure}"),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{array::RecordBatch, error::ArrowError};
+use schemas::wire_format::SchemaReference;
 
 use super::{column_builder::ColumnBuilder, column_reader::ValueError, envelope::EnvelopePlan};
 use crate::flow::{Operation, PartialRow, RowBatch};
@@ -10,8 +11,8 @@ use crate::flow::{Operation, PartialRow, RowBatch};
 /// Gathered rows.
 #[derive(Debug)]
 pub struct OpenRows {
-    /// The schema's fingerprint.
-    pub fingerprint: u64,
+    /// The schema, as the records name it.
+    pub schema_reference: SchemaReference,
     /// The partition.
     pub partition: i32,
     plan: Arc<EnvelopePlan>,
@@ -34,12 +35,16 @@ pub enum Added {
 
 impl OpenRows {
     /// No rows yet.
-    pub fn new(fingerprint: u64, partition: i32, plan: Arc<EnvelopePlan>) -> Option<Self> {
+    pub fn new(
+        schema_reference: SchemaReference,
+        partition: i32,
+        plan: Arc<EnvelopePlan>,
+    ) -> Option<Self> {
         let columns =
             plan.schema().fields().iter().map(|field| ColumnBuilder::new(field.data_type()));
         let columns = columns.collect::<Option<Vec<_>>>()?;
         Some(Self {
-            fingerprint,
+            schema_reference,
             partition,
             plan,
             columns,

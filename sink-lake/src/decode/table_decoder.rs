@@ -34,12 +34,12 @@ const SIZE_CHECK_ROWS: usize = 256;
 /// Decodes one table's records.
 #[derive(Debug, Default)]
 pub struct TableDecoder {
-    plans: HashMap<u64, Arc<EnvelopePlan>>,
-    keys: HashMap<u64, Arc<Vec<String>>>,
-    key_readers: HashMap<u64, KeyReader>,
+    plans: HashMap<SchemaReference, Arc<EnvelopePlan>>,
+    keys: HashMap<SchemaReference, Arc<Vec<String>>>,
+    key_readers: HashMap<SchemaReference, KeyReader>,
     open: Option<OpenRows>,
     key: Option<KeyColumns>,
-    key_fingerprint: Option<u64>,
+    key_schema: Option<SchemaReference>,
     key_is_ignored: bool,
 }
 
@@ -83,14 +83,11 @@ impl TableDecoder {
     }
 
     /// The schemas that these records name and that this decoder has not seen.
-    pub fn unknown_schemas(&self, consumed: &Consumed) -> Vec<u64> {
+    pub fn unknown_schemas(&self, consumed: &Consumed) -> Vec<SchemaReference> {
         let mut unknown = Vec::new();
         for span in &consumed.records {
             for (framed, is_key) in [(consumed.value(span), false), (consumed.key(span), true)] {
-                let Some(Ok((SchemaReference::Fingerprint(id), _))) = framed.map(read_framing)
-                else {
-                    continue;
-                };
+                let Some(Ok((id, _))) = framed.map(read_framing) else { continue };
                 let known =
                     if is_key { self.keys.contains_key(&id) } else { self.plans.contains_key(&id) };
                 if !known && unknown.last() != Some(&id) && !unknown.contains(&id) {
@@ -102,18 +99,18 @@ impl TableDecoder {
     }
 
     /// Learns a schema's text, for the records that name it.
-    pub fn learn(&mut self, fingerprint: u64, text: &str) -> Result<(), DecodeStop> {
+    pub fn learn(&mut self, schema: SchemaReference, text: &str) -> Result<(), DecodeStop> {
         let avro_type = parse(text).map_err(|error| DecodeStop::Unfit(error.to_string()))?;
         let names = field_names(&avro_type).unwrap_or_default();
         if names.iter().any(|name| name == "op") && names.iter().any(|name| name == "after") {
             let plan = EnvelopePlan::compile(&avro_type).map_err(DecodeStop::Unfit)?;
-            self.plans.insert(fingerprint, Arc::new(plan));
+            self.plans.insert(schema, Arc::new(plan));
         }
         if let Some(reader) = KeyReader::of(&avro_type) {
-            self.key_readers.insert(fingerprint, reader);
+            self.key_readers.insert(schema, reader);
         }
         // Any record may be a key; an envelope never is, and its names do no harm.
-        self.keys.insert(fingerprint, Arc::new(names));
+        self.keys.insert(schema, Arc::new(names));
         Ok(())
     }
 
@@ -175,18 +172,18 @@ impl TableDecoder {
         value: &[u8],
         buffer: &mut Buffer,
     ) -> Result<(), Finding> {
-        let (fingerprint, datum) = read_reference(value)?;
+        let (schema, datum) = read_reference(value)?;
         let partition = consumed.partition;
         let fits = self.open.as_ref().is_some_and(|open| {
-            open.fingerprint == fingerprint
+            open.schema_reference == schema
                 && open.partition == partition
                 && (open.rows() % SIZE_CHECK_ROWS != 0
                     || open.rows() < BATCH_ROWS_MAX && open.bytes() < BATCH_BYTES_MAX)
         });
         if !fits {
-            let plan = self.plans.get(&fingerprint).cloned().ok_or_else(|| missing(fingerprint))?;
+            let plan = self.plans.get(&schema).cloned().ok_or_else(|| missing(schema))?;
             self.seal(buffer).map_err(Finding::Stop)?;
-            self.open = OpenRows::new(fingerprint, partition, plan);
+            self.open = OpenRows::new(schema, partition, plan);
         }
         // Before the row is added: a record whose key can't be understood is set apart as a whole.
         let key = self.changed_key(consumed.key(span))?;
@@ -224,9 +221,9 @@ impl TableDecoder {
             match name {
                 AFTER_ABSENT => absent = Some(value.to_vec()),
                 OLD_KEY => {
-                    let (fingerprint, datum) = read_reference(value)?;
-                    let reader = self.key_readers.get(&fingerprint);
-                    let hash = reader.ok_or_else(|| missing(fingerprint))?.hash(datum);
+                    let (schema, datum) = read_reference(value)?;
+                    let reader = self.key_readers.get(&schema);
+                    let hash = reader.ok_or_else(|| missing(schema))?.hash(datum);
                     let hash = hash.ok_or(Finding::Dead("its old key can't be read".into()))?;
                     old_key = Some(hash);
                 }
@@ -242,25 +239,28 @@ impl TableDecoder {
     fn changed_key(
         &self,
         key: Option<&[u8]>,
-    ) -> Result<Option<(Option<u64>, KeyColumns)>, Finding> {
-        let fingerprint = match key {
+    ) -> Result<Option<(Option<SchemaReference>, KeyColumns)>, Finding> {
+        let schema = match key {
             Some(key) => Some(read_reference(key)?.0),
             None => None,
         };
-        if self.key.is_some() && fingerprint == self.key_fingerprint {
+        if self.key.is_some() && schema == self.key_schema {
             return Ok(None);
         }
-        let columns = match fingerprint {
+        let columns = match schema {
             None => KeyColumns::None,
             Some(id) => {
                 KeyColumns::Columns(self.keys.get(&id).cloned().ok_or_else(|| missing(id))?)
             }
         };
-        Ok(Some((fingerprint, columns)))
+        Ok(Some((schema, columns)))
     }
 
-    fn note_key(&mut self, (fingerprint, now): (Option<u64>, KeyColumns)) -> Result<(), Finding> {
-        self.key_fingerprint = fingerprint;
+    fn note_key(
+        &mut self,
+        (schema, now): (Option<SchemaReference>, KeyColumns),
+    ) -> Result<(), Finding> {
+        self.key_schema = schema;
         if let Some(before) = &self.key
             && *before != now
             && !self.key_is_ignored
@@ -282,19 +282,21 @@ impl KeyColumns {
     }
 }
 
-fn read_reference(framed: &[u8]) -> Result<(u64, &[u8]), Finding> {
-    match read_framing(framed) {
-        Ok((SchemaReference::Fingerprint(id), datum)) => Ok((id, datum)),
-        Ok((SchemaReference::Registry(_), _)) => Err(Finding::Stop(DecodeStop::Unfit(
-            "its records name schemas of a schema registry, which a later release reads; write them without a registry"
-                .to_owned(),
-        ))),
-        Err(error) => Err(Finding::Dead(error.to_string())),
-    }
+fn read_reference(framed: &[u8]) -> Result<(SchemaReference, &[u8]), Finding> {
+    read_framing(framed).map_err(|error| Finding::Dead(error.to_string()))
 }
 
-fn missing(fingerprint: u64) -> Finding {
-    Finding::Dead(format!("its schema {fingerprint:016x} is not in the source's __schemas topic"))
+fn missing(schema: SchemaReference) -> Finding {
+    Finding::Dead(match schema {
+        SchemaReference::Fingerprint(id) => {
+            format!("its schema {id:016x} is not in the source's __schemas topic")
+        }
+        SchemaReference::Registry(id) => {
+            format!(
+                "its schema {id} is neither in the source's __schemas topic nor in a schema registry"
+            )
+        }
+    })
 }
 
 fn dead_letter(consumed: &Consumed, span: &RecordSpan, reason: String) -> DeadLetter {
