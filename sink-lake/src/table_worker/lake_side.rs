@@ -91,14 +91,11 @@ impl LakeSide {
     /// Makes the table, or opens the one that somebody else has just made.
     pub async fn create(&mut self, mode: Mode, spec: TableSpec) -> Result<(), SinkError> {
         match Table::create(&self.folder, &spec).await {
-            Ok(table) => {
+            Ok(_) => {
                 info!(table = %self.folder.display(), mode = mode.name(), "made the delta table");
-                let contents = match mode {
-                    Mode::State => Contents::State(StateTable::default()),
-                    Mode::History => Contents::History(HistoryTable::default()),
-                };
-                self.open = Some(OpenTable { table, contents });
-                Ok(())
+                // Another sink may have found it at once and written rows: what is remembered must be of the version that
+                // is committed against.
+                self.open().await
             }
             Err(_) if has_log(&self.folder) => self.open().await,
             Err(error) => Err(error),
