@@ -175,6 +175,9 @@ impl Capture {
         {
             self.boundary.file.clone_from(&self.place.file);
             self.boundary.offset = self.place.offset;
+            // A server may begin new files and write nothing into them: the position goes along, for whoever waits for it
+            // and so that the older files can be purged.
+            self.moved = true;
         }
     }
 
