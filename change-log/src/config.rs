@@ -9,6 +9,10 @@ use crate::registry::{RegistryPlace, Secret, SubjectNames};
 /// Which store, and how it is set up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a process has a few of them, and passes them by reference"
+)]
 pub enum LogConfig {
     /// A local SQLite file: for one machine, no other service needed. Several processes may use it at once.
     Embedded {

@@ -16,7 +16,7 @@ fn table(number: i64, kind: &str) -> SourceTable {
 }
 
 fn row(id: i64, round: i64) -> Vec<Value> {
-    vec![Value::Long(id), text(&format!("round {round}"))]
+    vec![Value::Long(id), text(format!("round {round}"))]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 use super::{
     client::{Isolation, LogConsumer, check_reachable, consumer, unavailable},
     headers::add_headers,
-    topics::partition_count,
+    topics::{Presence, presence, without_leader},
 };
 use crate::{
     config::KafkaConfig,
@@ -102,9 +102,19 @@ impl KafkaReader {
     }
 
     fn partition_exists(&self, topic: &str, partition: i32) -> Result<bool, LogError> {
-        let count = partition_count(&self.consumer, topic, self.timeout);
-        let count = count.map_err(|error| self.failed(&error))?;
-        Ok(count.is_some_and(|count| partition < count))
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            let found = presence(&self.consumer, topic, self.timeout);
+            match found.map_err(|error| self.failed(&error))? {
+                Presence::Absent => return Ok(false),
+                Presence::Partitions(count) => return Ok(partition < count),
+                // Not absent: its offsets would be taken for those of a log that was made anew.
+                Presence::WithoutLeader if Instant::now() < deadline => {
+                    std::thread::sleep(POLL_INTERVAL);
+                }
+                Presence::WithoutLeader => return Err(without_leader(&self.kafka, topic)),
+            }
+        }
     }
 
     /// Fails when the offset is not in the partition (any more).

@@ -60,23 +60,19 @@ impl Topics {
         // Nobody polls these two: they would not see that their tokens run out.
         authorize(self.admin.inner(), &self.kafka)?;
         authorize(consumer.client(), &self.kafka)?;
-        let known = partition_count(consumer, &spec.name, self.timeout)
-            .map_err(|error| unavailable(&self.kafka, &error))?;
-        if known.is_none() {
+        let look = || {
+            presence(consumer, &spec.name, self.timeout)
+                .map_err(|error| unavailable(&self.kafka, &error))
+        };
+        // One that has lost its leader for a moment is there: only one that the brokers do not know is made.
+        if look()? == Presence::Absent {
             self.create(spec)?;
         }
         let partitions = loop {
-            let found = partition_count(consumer, &spec.name, self.timeout)
-                .map_err(|error| unavailable(&self.kafka, &error))?;
-            match found {
-                Some(partitions) => break partitions,
-                None if Instant::now() < deadline => thread::sleep(METADATA_INTERVAL),
-                None => {
-                    return Err(LogError::Unavailable {
-                        place: self.kafka.bootstrap_servers.clone(),
-                        reason: format!("topic {} has no leader; check the brokers", spec.name),
-                    });
-                }
+            match look()? {
+                Presence::Partitions(partitions) => break partitions,
+                _ if Instant::now() < deadline => thread::sleep(METADATA_INTERVAL),
+                _ => return Err(without_leader(&self.kafka, &spec.name)),
             }
         };
         let settings = self.settings(&spec.name)?;
@@ -148,28 +144,50 @@ impl Topics {
     }
 }
 
-/// How many partitions the topic has; `None` when it does not exist or has no leader yet.
-pub fn partition_count(
+/// Whether a topic is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// The brokers do not know it.
+    Absent,
+    /// It is there, and a partition has no leader: it is being made, or its broker is away.
+    WithoutLeader,
+    /// It is there, with so many partitions.
+    Partitions(i32),
+}
+
+/// Asks the brokers for a topic.
+pub fn presence(
     consumer: &LogConsumer,
     topic: &str,
     timeout: Duration,
-) -> Result<Option<i32>, KafkaError> {
+) -> Result<Presence, KafkaError> {
     let metadata = consumer.client().fetch_metadata(Some(topic), timeout)?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
-        return Ok(None);
+        return Ok(Presence::Absent);
     };
     match found.error() {
         None => {}
         Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) => {
             return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::TopicAuthorizationFailed));
         }
-        Some(_) => return Ok(None),
+        Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => {
+            return Ok(Presence::Absent);
+        }
+        Some(_) => return Ok(Presence::WithoutLeader),
     }
     let partitions = found.partitions();
     if partitions.is_empty() || partitions.iter().any(|partition| partition.leader() < 0) {
-        return Ok(None);
+        return Ok(Presence::WithoutLeader);
     }
-    Ok(i32::try_from(partitions.len()).ok())
+    Ok(i32::try_from(partitions.len()).map_or(Presence::WithoutLeader, Presence::Partitions))
+}
+
+/// A topic that could not be waited for.
+pub fn without_leader(kafka: &KafkaConfig, topic: &str) -> LogError {
+    LogError::Unavailable {
+        place: kafka.bootstrap_servers.clone(),
+        reason: format!("topic {topic} has no leader; check the brokers"),
+    }
 }
 
 fn check_fit(spec: &TopicSpec, partitions: i32, policy: &str) -> Result<(), LogError> {

@@ -9,6 +9,7 @@ use schemas::{
     column_type::ColumnType,
     table_id::TableId,
     table_schema::{Column, TableSchema},
+    wire_format::SchemaReference,
 };
 
 use super::{
@@ -40,7 +41,8 @@ fn table() -> TableSchema {
 fn open_rows() -> OpenRows {
     let envelope = parse(&envelope_schema(&table(), AvroOptions::default())).expect("parses");
     let plan = EnvelopePlan::compile(&envelope).expect("compiles");
-    OpenRows::new(1, 0, Arc::new(plan)).expect("all columns have builders")
+    OpenRows::new(SchemaReference::Fingerprint(1), 0, Arc::new(plan))
+        .expect("all columns have builders")
 }
 
 fn some(value: Value) -> Value {
