@@ -12,7 +12,7 @@ use std::{
 use cdc_reader::SourceConfig;
 use change_log::LogConfig;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sink_lake::{LakeConfig, TableRule};
+use sink_lake::{LakeConfig, Share, TableRule};
 use thiserror::Error;
 use toml::{Table, Value};
 
@@ -34,6 +34,8 @@ pub struct Config {
     pub exports: Vec<ExportConfig>,
     /// `[console]`.
     pub console: ConsoleConfig,
+    /// Which tables this sink takes; from the command line, not from the file, which all sinks share.
+    pub share: Share,
 }
 
 /// `[console]`.
@@ -143,6 +145,7 @@ impl Config {
             tables: list(&root, "table", &lines)?,
             exports: list(&root, "export", &lines)?,
             console: section(&root, "console", &lines)?,
+            share: Share::default(),
         };
         match finding(&config) {
             None => Ok(config),
@@ -157,7 +160,11 @@ impl Config {
 
     /// How the sink is to run.
     pub fn sink(&self) -> sink_lake::SinkConfig {
-        sink_lake::SinkConfig { lake: self.lake.clone(), tables: self.tables.clone() }
+        sink_lake::SinkConfig {
+            lake: self.lake.clone(),
+            tables: self.tables.clone(),
+            share: self.share,
+        }
     }
 }
 

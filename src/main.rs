@@ -25,7 +25,9 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use sink_lake::Share;
 use tracing_subscriber::EnvFilter;
 
 use self::{
@@ -74,7 +76,7 @@ enum Command {
     /// Runs the readers: MySQL to change log
     Reader(ListenArgs),
     /// Runs the sink: change log to Delta Lake
-    Sink(ListenArgs),
+    Sink(SinkArgs),
     /// Runs the page alone
     Console(ListenArgs),
     Status(StatusArgs),
@@ -93,6 +95,39 @@ struct ListenArgs {
     /// Where page, metrics and probes listen; `[console] listen` of the configuration when it is left out
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example: binlake sink --replica 0 --replicas 3")]
+struct SinkArgs {
+    #[command(flatten)]
+    listen: ListenArgs,
+    /// How many sinks share the tables; each table has one of them
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, env = "BINLAKE_SINK_REPLICAS")]
+    replicas: u32,
+    /// Which of them this one is, from 0; the number at the end of the host's name when it is left out
+    #[arg(long, value_name = "NUMBER", env = "BINLAKE_SINK_REPLICA")]
+    replica: Option<u32>,
+}
+
+impl SinkArgs {
+    /// The host name of a pod of a StatefulSet ends with its number.
+    fn share(&self) -> anyhow::Result<Share> {
+        let by_name = || {
+            let host = std::env::var("HOSTNAME").ok()?;
+            host.rsplit_once('-')?.1.parse().ok()
+        };
+        let replica = match self.replica {
+            Some(replica) => replica,
+            None if self.replicas == 1 => 0,
+            None => by_name().context(
+                "--replicas needs --replica: $HOSTNAME does not end with a number as a StatefulSet's pods' do",
+            )?,
+        };
+        Share::new(replica, self.replicas).with_context(|| {
+            format!("there is no replica {replica} of {}: they are counted from 0", self.replicas)
+        })
+    }
 }
 
 fn main() -> ExitCode {
@@ -129,7 +164,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(args) => return check::run(&load()?, &args).await,
         Command::Up(args) => serve(load()?, &cli.config, Parts::All, args).await?,
         Command::Reader(args) => serve(load()?, &cli.config, Parts::Reader, args).await?,
-        Command::Sink(args) => serve(load()?, &cli.config, Parts::Sink, args).await?,
+        Command::Sink(args) => {
+            let config = Config { share: args.share()?, ..load()? };
+            serve(config, &cli.config, Parts::Sink, args.listen).await?;
+        }
         Command::Console(args) => serve(load()?, &cli.config, Parts::Page, args).await?,
         Command::Status(args) => status::run(&load()?, &args).await?,
         Command::Snapshot(args) => snapshot::run(&load()?, &args).await?,

@@ -115,8 +115,11 @@ impl Running {
                 metrics,
             );
             tasks.spawn(async move { Ok(run.await.map(|()| PartEnd::Stopped)?) });
-            let exporting = crate::exports::keep(config.clone(), stop.clone());
-            tasks.spawn(async move { exporting.await.map(|()| PartEnd::Stopped) });
+            // Of several sinks, one runs the exports.
+            if config.share.is_first() {
+                let exporting = crate::exports::keep(config.clone(), stop.clone());
+                tasks.spawn(async move { exporting.await.map(|()| PartEnd::Stopped) });
+            }
         }
         let (status_in, status) = watch::channel(Arc::new(Status::default()));
         let (health_in, health) = watch::channel(Health::default());

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::error::SinkError;
+use crate::{error::SinkError, share::Share};
 
 /// The sink's part of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct SinkConfig {
     /// Rules by table name; the last one that matches counts.
     #[serde(default)]
     pub tables: Vec<TableRule>,
+    /// Which tables are this sink's, where several share the work.
+    #[serde(skip)]
+    pub share: Share,
 }
 
 /// Where the lake is and how it is written.

@@ -10,6 +10,7 @@ pub mod export;
 pub mod metrics;
 pub mod open_tables;
 pub mod pipeline;
+pub mod share;
 pub mod status;
 pub mod verify;
 
@@ -35,5 +36,6 @@ pub use error::SinkError;
 pub use metrics::SinkMetrics;
 pub use open_tables::{LakeTable, open_tables, table_offsets};
 pub use pipeline::{ensure_lake_writable, run, run_with_rules};
+pub use share::Share;
 pub use status::{SinkStatus, TableState, TableStatus};
 pub use verify::{CanonicalRow, LakeRows, digests, rows_by_key};

@@ -65,9 +65,9 @@ pub async fn run_with_rules(
     let (commands, commands_in) = mpsc::channel::<Command>(COMMANDS_MAX);
     let (discovered_out, mut discovered) = mpsc::channel::<Discovered>(DISCOVERED_MAX);
     let mut router = {
-        let (sources, shutdown) = (sources.clone(), shutdown.child_token());
+        let (sources, share, shutdown) = (sources.clone(), config.share, shutdown.child_token());
         tokio::task::spawn_blocking(move || {
-            router::run(reader, sources, commands_in, discovered_out, shutdown)
+            router::run(reader, sources, share, commands_in, discovered_out, shutdown)
         })
     };
     // Workers stop by this token too when the router fails.

@@ -17,7 +17,7 @@ use tokio::sync::mpsc::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::{error::SinkError, memory_budget::TableMemory};
+use crate::{error::SinkError, memory_budget::TableMemory, share::Share};
 
 /// The group under which offsets are acknowledged.
 pub const GROUP: &str = "binlake-sink";
@@ -93,6 +93,7 @@ pub struct Discovered {
 pub fn run(
     reader: Box<dyn LogReader>,
     sources: Vec<String>,
+    share: Share,
     commands: Receiver<Command>,
     discovered: Sender<Discovered>,
     shutdown: CancellationToken,
@@ -100,6 +101,7 @@ pub fn run(
     let mut router = Router {
         reader,
         sources,
+        share,
         known: HashSet::new(),
         waiting: Vec::new(),
         routes: HashMap::new(),
@@ -146,6 +148,7 @@ pub fn run(
 struct Router {
     reader: Box<dyn LogReader>,
     sources: Vec<String>,
+    share: Share,
     known: HashSet<String>,
     waiting: Vec<Service>,
     routes: HashMap<String, Route>,
@@ -189,7 +192,10 @@ impl Router {
         for source in &self.sources {
             for topic in self.reader.topics(&format!("{source}."))? {
                 let Some(table) = TableId::from_topic(&topic.name) else { continue };
-                if table.source != *source || !self.known.insert(topic.name.clone()) {
+                if table.source != *source
+                    || !self.share.takes(&topic.name)
+                    || !self.known.insert(topic.name.clone())
+                {
                     continue;
                 }
                 new.push(Discovered { table, topic: topic.name, partitions: topic.partitions });

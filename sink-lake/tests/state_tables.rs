@@ -237,7 +237,7 @@ async fn small_memory_and_small_batches_give_the_same_table() {
     let mut world = World::new();
     let table = users();
     let lake = LakeConfig { commit_rows_max: 37, memory_bytes_max: 4096, ..world.lake_config() };
-    let sink = RunningSink::start_with(&world, SinkConfig { lake, tables: vec![] });
+    let sink = RunningSink::start_with(&world, SinkConfig { lake, ..SinkConfig::default() });
     for round in 0..30i64 {
         let rows: Vec<Change> =
             (0..100).map(|i| Change::Insert(user(round * 100 + i, "some name", 3))).collect();

@@ -290,7 +290,8 @@ pub struct RunningSink {
 
 impl RunningSink {
     pub fn start(world: &World, tables: Vec<TableRule>) -> Self {
-        Self::start_with(world, SinkConfig { lake: world.lake_config(), tables })
+        let config = SinkConfig { lake: world.lake_config(), tables, ..SinkConfig::default() };
+        Self::start_with(world, config)
     }
 
     pub fn start_with(world: &World, config: SinkConfig) -> Self {
