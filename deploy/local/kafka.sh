@@ -173,6 +173,8 @@ PROPERTIES
   fi
 
   start_child "$DIR/server.log" "${java[@]:0:1}" -Xmx1g "${java[@]:1}" kafka.Kafka "$DIR/server.properties"
+  # For whoever wants to kill the broker itself.
+  echo "$CHILD" >"$DIR/kafka.pid"
   local i=0
   # The log line and not the port: it comes after the broker is unfenced, and another program's port cannot fake it.
   until grep -q 'Kafka Server started' "$DIR/server.log"; do

@@ -64,7 +64,10 @@ impl BinlakeCommand {
     pub fn start(self) -> Binlake {
         let output = tempfile::tempdir().expect("a temporary folder can be made");
         let file = |name| File::create(output.path().join(name)).expect("a file can be made");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_binlake"));
+        // A release build, for runs that are about what happens and not about what the debug build checks.
+        let program = std::env::var_os("BINLAKE_TEST_PROGRAM")
+            .unwrap_or_else(|| env!("CARGO_BIN_EXE_binlake").into());
+        let mut command = Command::new(program);
         command
             .args(&self.arguments)
             .envs(self.environment)
@@ -152,6 +155,16 @@ impl Binlake {
     /// Sends what Kubernetes sends and returns at once.
     pub fn terminate(&mut self) {
         self.signal("TERM");
+    }
+
+    /// Stops it in its tracks, as a machine that swaps does, until `go_on`.
+    pub fn freeze(&mut self) {
+        self.signal("STOP");
+    }
+
+    /// Ends a `freeze`.
+    pub fn go_on(&mut self) {
+        self.signal("CONT");
     }
 
     /// Sends what asks a service to read its configuration.

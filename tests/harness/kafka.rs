@@ -46,6 +46,15 @@ impl Kafka {
         self.server.stop()
     }
 
+    /// Kills the broker, as a power failure would.
+    pub fn kill9(&mut self) {
+        let id = std::fs::read_to_string(self.server.folder().join("kafka.pid"))
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .expect("a running broker has a pid file");
+        self.server.kill9(id);
+    }
+
     /// Starts a stopped broker again, with its topics and on its port.
     pub fn start_again(&mut self, properties: &[&str]) {
         self.server.start_again(properties);

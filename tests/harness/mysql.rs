@@ -149,6 +149,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// A connection as root to a local server; the reason when there is none.
+    pub fn local(port: u16) -> Result<Session, String> {
+        Session::open(port, OptsBuilder::default().user(Some("root")))
+    }
+
     fn open(port: u16, options: OptsBuilder) -> Result<Session, String> {
         // Without prefer_socket(false) the client moves to the server's Unix socket, whose path is
         // relative here.
@@ -174,11 +179,13 @@ impl Session {
     /// The rows of one SELECT.
     #[track_caller]
     pub fn rows(&mut self, sql: &str) -> Rows {
+        self.try_rows(sql).unwrap_or_else(|error| panic!("{error}: {}", shortened(sql)))
+    }
+
+    /// The rows of one SELECT; the server's words when it fails.
+    pub fn try_rows(&mut self, sql: &str) -> Result<Rows, String> {
         let rows: Result<Vec<Row>, _> = runtime().block_on(self.connection.query(sql));
-        match rows {
-            Ok(rows) => rows.into_iter().map(texts).collect(),
-            Err(error) => panic!("{error}: {}", shortened(sql)),
-        }
+        rows.map(|rows| rows.into_iter().map(texts).collect()).map_err(|error| error.to_string())
     }
 }
 

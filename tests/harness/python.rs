@@ -62,9 +62,11 @@ impl Python {
             child.try_wait().expect("a child can be waited for")
         });
         process_guard::forget(child.id());
-        let stderr = read("stderr");
-        assert!(status.success(), "{script}: {status}\n{}", String::from_utf8_lossy(&stderr));
-        String::from_utf8(read("stdout")).expect("the script prints UTF-8")
+        let (said, complained) = (read("stdout"), read("stderr"));
+        let [said_text, complained] =
+            [&said, &complained].map(|text| String::from_utf8_lossy(text));
+        assert!(status.success(), "{script}: {status}\n{said_text}\n{complained}");
+        String::from_utf8(said).expect("the script prints UTF-8")
     }
 }
 

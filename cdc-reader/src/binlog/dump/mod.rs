@@ -22,6 +22,7 @@ use mysql_common::constants::Command;
 use schemas::row_digest::row_digest;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use self::{chunks::Chunks, reader::DumpReader};
 use super::transaction::uuid_text;
@@ -83,6 +84,7 @@ fn read(
         execute(&mut wire, &request::register(server_id))?;
         wire.write_command(&request::dump(&flavor, start, server_id)?)?;
         wire.set_patience(SILENCE_MAX);
+        info!(source = %config.name, "reading the binlog");
         DumpReader::new(wire, chunks, config.semi_sync).run()
     })();
     match streamed {
