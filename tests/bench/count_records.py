@@ -1,7 +1,8 @@
-"""Waits until a topic's first partition has N records, while a process lives: PORT TOPIC N PROCESS LOG.
+"""Waits until a topic's first partition has N records, while a process lives: PORT TOPIC N PROCESS LOG [FROM [end]].
 
 Fails when the process ends, or when Kafka Connect says in the process's log that it has given a task up. Prints when the first record was there and when the last (seconds since 1970), and the CPU seconds of the process
-between them. Asks the broker on 127.0.0.1 itself (ListOffsets, version 1 of the request), so that nothing but a
+between them. The first is the one behind the FROM (default 0) that are there already; with `end` prints how many there are,
+and that is all. Asks the broker on 127.0.0.1 itself (ListOffsets, version 1 of the request), so that nothing but a
 socket is needed and the machine is left to what is measured.
 """
 
@@ -12,6 +13,7 @@ import sys
 import time
 
 port, topic, wanted, process, log = int(sys.argv[1]), sys.argv[2].encode(), int(sys.argv[3]), sys.argv[4], sys.argv[5]
+there = int(sys.argv[6]) if len(sys.argv) > 6 else 0
 LATEST = -1
 PAUSE = 0.05
 
@@ -40,13 +42,16 @@ def cpu_seconds():
 
 
 with socket.create_connection(("127.0.0.1", port)) as broker:
+    if sys.argv[7:] == ["end"]:
+        print(end_offset(broker))
+        sys.exit()
     first = None
     while True:
         records = end_offset(broker)
         moment = time.time(), cpu_seconds()
         if b"Task is being killed" in open(log, "rb").read():
             sys.exit("the task has failed")
-        if records and first is None:
+        if records > there and first is None:
             first = moment
         if records >= wanted:
             break
