@@ -217,7 +217,8 @@ fn least_privileges_are_enough_and_the_source_is_only_read() {
             assert!(is_shared, "{kind}");
         }
         assert!(seen.lock_types.contains("SHARED_READ"), "{:?}", seen.lock_types);
-        assert!(seen.lock_times.len() > 5, "{} locks", seen.lock_times.len());
+        // How many of the short ones are seen is chance; that they can be is known from `ensure_sampling_sees`.
+        assert!(seen.lock_times.len() > 1, "{} locks", seen.lock_times.len());
         // A machine that stands still for a while makes one chunk long, but not all of them one.
         let most = (took / 2).max(HELD);
         let longest_lock = longest(&seen.lock_times);
