@@ -58,6 +58,7 @@ const INBOX_CHUNKS: usize = 16;
 const TABLES_WAITING: usize = 1024;
 /// How long opening the log may take.
 const LOG_TIMEOUT: Duration = Duration::from_secs(30);
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Captures one source into the log until `shutdown`. Returns early only with an error that trying again cannot cure.
@@ -107,8 +108,9 @@ pub async fn run_with_tables(
 
 async fn attempts(source: &mut Source, shutdown: &CancellationToken) -> Result<(), ReaderError> {
     let mut first = true;
-    let mut pause = Duration::from_secs(1);
+    let mut pause = PAUSE_FIRST;
     loop {
+        let began = Instant::now();
         let error = match attempt(source, first, shutdown).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
@@ -124,6 +126,10 @@ async fn attempts(source: &mut Source, shutdown: &CancellationToken) -> Result<(
         first = false;
         source.tell_stalled(&error);
         source.metrics.reconnects.inc();
+        // What worked for a while is a new failure, not the last one still.
+        if began.elapsed() >= PAUSE_MAX {
+            pause = PAUSE_FIRST;
+        }
         warn!(source = %source.config.name, %error, pause_s = pause.as_secs(), "trying again");
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
