@@ -19,6 +19,7 @@ mod sender;
 mod stall;
 pub mod too_large;
 mod topics;
+mod watermarks;
 mod writer;
 
 pub use reader::KafkaReader;

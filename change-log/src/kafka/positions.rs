@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, error::KafkaError};
 
-use super::client::{Isolation, LogConsumer, consumer, unavailable};
+use super::{
+    client::{Isolation, LogConsumer, consumer, unavailable},
+    watermarks::{is_passing, watermarks},
+};
 use crate::{config::KafkaConfig, error::LogError};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -30,9 +33,8 @@ pub fn last_position(
     uncommitted: &LogConsumer,
 ) -> Result<Option<Vec<u8>>, LogError> {
     let failed = |error: KafkaError| unavailable(query.kafka, &error);
-    let left = query.deadline.saturating_duration_since(Instant::now());
     // The high watermark, and not the last stable offset: another transaction must not hide our last record.
-    let (low, high) = uncommitted.fetch_watermarks(query.topic, 0, left).map_err(failed)?;
+    let (low, high) = watermarks(uncommitted, query.topic, 0, query.deadline).map_err(failed)?;
     let mut step = FIRST_STEP;
     let mut to = high;
     while to > low {
@@ -103,24 +105,4 @@ fn read_range(
         }
     }
     Ok(found)
-}
-
-fn is_passing(error: &KafkaError) -> bool {
-    use rdkafka::error::RDKafkaErrorCode::{
-        AllBrokersDown, BrokerTransportFailure, LeaderNotAvailable, NotLeaderForPartition,
-        OperationTimedOut, Resolve, UnknownPartition, UnknownTopicOrPartition,
-    };
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            AllBrokersDown
-                | BrokerTransportFailure
-                | LeaderNotAvailable
-                | NotLeaderForPartition
-                | OperationTimedOut
-                | Resolve
-                | UnknownPartition
-                | UnknownTopicOrPartition
-        )
-    )
 }

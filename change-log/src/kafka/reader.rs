@@ -19,6 +19,7 @@ use super::{
     client::{Isolation, LogConsumer, check_reachable, consumer, unavailable},
     headers::add_headers,
     topics::{Presence, presence, without_leader},
+    watermarks::watermarks,
 };
 use crate::{
     config::KafkaConfig,
@@ -117,10 +118,15 @@ impl KafkaReader {
         }
     }
 
+    fn ends(&self, topic: &str, partition: i32) -> Result<(i64, i64), LogError> {
+        let deadline = Instant::now() + self.timeout;
+        let found = watermarks(&self.consumer, topic, partition, deadline);
+        found.map_err(|error| self.failed(&error))
+    }
+
     /// Fails when the offset is not in the partition (any more).
     fn check_offset(&self, topic: &str, partition: i32, wanted: i64) -> Result<(), LogError> {
-        let watermarks = self.consumer.fetch_watermarks(topic, partition, self.timeout);
-        let (first, end) = watermarks.map_err(|error| self.failed(&error))?;
+        let (first, end) = self.ends(topic, partition)?;
         if (first..=end).contains(&wanted) {
             return Ok(());
         }
@@ -304,8 +310,7 @@ impl LogReader for KafkaReader {
         if !self.partition_exists(topic, partition)? {
             return Ok((0, 0));
         }
-        let watermarks = self.consumer.fetch_watermarks(topic, partition, self.timeout);
-        watermarks.map_err(|error| self.failed(&error))
+        self.ends(topic, partition)
     }
 
     fn assign(&mut self, topic: &str, partition: i32, offset: i64) -> Result<(), LogError> {
