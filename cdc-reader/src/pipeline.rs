@@ -18,7 +18,7 @@ use std::{
 };
 
 use change_log::{LogConfig, LogError, LogWriter, Waiting, open_writer};
-use schemas::{position::Position, row_digest::row_digest};
+use schemas::position::Position;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
@@ -43,7 +43,7 @@ use crate::{
         flavor::Kind,
         insert_defaults,
         place::binlog_end,
-        preflight,
+        preflight, replica_id,
         resume::{coordinates_of, dump_start},
     },
     retention_guard::{self, Watched},
@@ -280,7 +280,7 @@ async fn attempt(
     let stream_config = config.clone();
     let (stream_inbox, stream_stop) = (inbox.clone(), stop.clone());
     let mut streaming = tokio::spawn(async move {
-        let id = server_id(&stream_config);
+        let id = replica_id::server_id(&stream_config);
         dump::follow(&stream_config, id, start, stream_inbox, back, stream_stop).await
     });
     let signals = signals::follow(
@@ -414,12 +414,4 @@ fn waiting(source: &Source, shutdown: &CancellationToken) -> Waiting {
 
 fn keyless(tables: &[CatalogTable]) -> HashSet<String> {
     tables.iter().filter(|table| table.schema.key.is_empty()).map(CatalogTable::name).collect()
-}
-
-/// A number among a server's replicas that two sources hardly share, and the same at each start.
-fn server_id(config: &SourceConfig) -> u32 {
-    match config.server_id {
-        0 => 1_000_000_000 + (row_digest([Some(config.name.as_bytes())]) % 3_000_000_000) as u32,
-        given => given,
-    }
 }

@@ -119,6 +119,7 @@ serve() {
   fi
   (cd "$DIR" && exec "${command[@]}") >>"$DIR/server.log" 2>&1 </dev/null &
   CHILD=$!
+  echo "$CHILD" >"$DIR/registry.pid"
   local i=0
   until answers "$port"; do
     kill -0 "$CHILD" 2>/dev/null || server_failed "the registry ended while starting"

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    harness::{Binlake, Kafka, MySql},
+    harness::{Binlake, Kafka, MySql, Proxy, Registry},
     scenario::Scenario,
 };
 
@@ -21,23 +21,29 @@ pub enum Fault {
     TerminateSink,
     FreezeReader,
     FreezeSink,
+    CutNetwork,
+    StallNetwork,
     KillBroker,
     KillMySql,
+    KillRegistry,
 }
 
 impl Fault {
     /// One by chance; those that take long are rarer.
     pub fn draw(rng: &mut fastrand::Rng) -> Fault {
         match rng.u32(0..100) {
-            0..24 => Fault::KillReader,
-            24..44 => Fault::KillSink,
-            44..54 => Fault::KillBoth,
-            54..62 => Fault::TerminateReader,
-            62..70 => Fault::TerminateSink,
-            70..78 => Fault::FreezeReader,
-            78..84 => Fault::FreezeSink,
-            84..92 => Fault::KillBroker,
-            _ => Fault::KillMySql,
+            0..20 => Fault::KillReader,
+            20..36 => Fault::KillSink,
+            36..44 => Fault::KillBoth,
+            44..50 => Fault::TerminateReader,
+            50..56 => Fault::TerminateSink,
+            56..62 => Fault::FreezeReader,
+            62..67 => Fault::FreezeSink,
+            67..78 => Fault::CutNetwork,
+            78..84 => Fault::StallNetwork,
+            84..91 => Fault::KillBroker,
+            91..97 => Fault::KillMySql,
+            _ => Fault::KillRegistry,
         }
     }
 
@@ -51,8 +57,11 @@ impl Fault {
             Fault::TerminateSink => "SIGTERM sink",
             Fault::FreezeReader => "freeze reader",
             Fault::FreezeSink => "freeze sink",
+            Fault::CutNetwork => "cut connections to MySQL",
+            Fault::StallNetwork => "stall network to MySQL",
             Fault::KillBroker => "kill -9 broker",
             Fault::KillMySql => "kill -9 MySQL",
+            Fault::KillRegistry => "kill -9 registry",
         }
     }
 }
@@ -113,7 +122,9 @@ pub struct World {
     pub sink: Part,
     pub scenario: Scenario,
     pub mysql: MySql,
+    pub network: Proxy,
     pub kafka: Kafka,
+    pub registry: Registry,
     pub began: Instant,
 }
 
@@ -154,6 +165,12 @@ impl World {
                 std::thread::sleep(Duration::from_millis(rng.u64(500..5000)));
                 self.sink.process.go_on();
             }
+            Fault::CutNetwork => self.network.cut(),
+            Fault::StallNetwork => {
+                self.network.stall();
+                self.let_run(Duration::from_millis(rng.u64(500..8000)));
+                self.network.go_on();
+            }
             Fault::KillBroker => {
                 self.kafka.kill9();
                 self.let_run(Duration::from_millis(rng.u64(0..3000)));
@@ -163,6 +180,11 @@ impl World {
                 self.mysql.kill9();
                 self.let_run(Duration::from_millis(rng.u64(0..3000)));
                 self.mysql.start_again(&[]);
+            }
+            Fault::KillRegistry => {
+                self.registry.kill9();
+                self.let_run(Duration::from_millis(rng.u64(0..3000)));
+                self.registry.start_again();
             }
         }
     }

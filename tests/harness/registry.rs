@@ -30,6 +30,15 @@ impl Registry {
         self.server.stop();
     }
 
+    /// Kills it, as a power failure would.
+    pub fn kill9(&mut self) {
+        let id = std::fs::read_to_string(self.server.folder().join("registry.pid"))
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .expect("a running registry has a pid file");
+        self.server.kill9(id);
+    }
+
     /// Loses all that a stopped one had.
     pub fn forget(&self) {
         let file = self.server.folder().join("registry.mv.db");

@@ -11,6 +11,7 @@ pub mod load;
 pub mod place;
 pub mod preflight;
 pub mod privileges;
+pub mod replica_id;
 pub mod resume;
 pub mod retention;
 pub mod rows;

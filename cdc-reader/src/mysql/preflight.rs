@@ -12,9 +12,10 @@ use crate::{
     mysql::{
         catalog::{self, Catalog, CatalogTable},
         connect::{self, Server, classify, server_code},
-        flavor::{Kind, Version},
+        flavor::Kind,
         limit_checks::replica_lines,
         privileges::{Privileges, privileges, split_list},
+        replica_id::{id_line, list_replicas},
         settings,
     },
     table_filter::TableFilter,
@@ -150,6 +151,7 @@ async fn examine(
     let user = current_user(connection, server).await?;
     let log_bin = report.settings.iter().any(|line| line.name == "log_bin" && line.ok);
     report.settings.extend(replication_grants(connection, server, &user, log_bin).await?);
+    report.settings.extend(id_line(connection, server, config).await?);
     let catalog = catalog::load(connection, server, &config.name, &filter).await?;
     report.settings.push(visible_tables(connection, server, config, &catalog, &user).await?);
     for table in &catalog.tables {
@@ -222,12 +224,9 @@ async fn replication_grants(
     user: &str,
     log_bin: bool,
 ) -> Result<Vec<CheckLine>, ReaderError> {
-    let renamed = Version { major: 8, minor: 0, patch: 22 };
-    let new_names = server.flavor.kind == Kind::MySql && server.flavor.version >= renamed;
-    let list_replicas = if new_names { "SHOW REPLICAS" } else { "SHOW SLAVE HOSTS" };
     let mut lines = Vec::new();
     for (grant, statement) in [
-        ("REPLICATION SLAVE", list_replicas),
+        ("REPLICATION SLAVE", list_replicas(server)),
         ("REPLICATION CLIENT", server.flavor.binlog_status_statement()),
     ] {
         // Without a binlog the second one fails for another reason, which has its own line.

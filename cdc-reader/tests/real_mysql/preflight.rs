@@ -2,11 +2,15 @@
 
 use cdc_reader::{
     ReaderError,
-    mysql::{check, connect, ensure_position, ensure_ready, place::gtid_executed},
+    binlog::dump::DumpStart,
+    mysql::{check, connect, ensure_position, ensure_ready, place::gtid_executed, replica_id},
 };
 use schemas::position::Position;
 
-use super::server::{block_on, shared, start};
+use super::{
+    following::Following,
+    server::{block_on, shared, start},
+};
 
 #[test]
 fn ready_server_has_no_findings_and_lists_its_tables() {
@@ -124,5 +128,40 @@ fn position_of_another_server_is_named() {
         let error = ensure_position(&mut db.connection, &db.server, &position).await;
         let text = error.expect_err("is refused").to_string();
         assert!(text.contains("never executed 3e11fa47-71ca-11e1-9e33-c80aa9429562:1-7"), "{text}");
+    });
+}
+
+#[test]
+fn a_server_id_that_is_taken_is_told_before_two_replicas_end_each_others_connections() {
+    let server = start(&[]);
+    block_on(async {
+        let mut db = server.database().await;
+        let executed = gtid_executed(&mut db.connection, &db.server).await.expect("is asked");
+        let start = DumpStart::Gtid(executed.parse().expect("a set"));
+        // A reader of another source, connected.
+        let mut other = Following::start_as(&db.config, start, 4711);
+        db.run("CREATE TABLE t (a INT PRIMARY KEY)").await;
+        other.chunk().await;
+        let finding = async |name: &str, id: u32| {
+            let mut config = db.config.clone();
+            (config.name, config.server_id) = (name.into(), id);
+            let report = check(&config).await.expect("is checked");
+            assert_eq!(report.findings(), Vec::<String>::new(), "nothing is refused");
+            let line = report.settings.into_iter().find(|l| l.name == "server_id of the reader");
+            line.expect("a line").cure
+        };
+        let taken = finding("shop", 4711).await.expect("a finding");
+        assert!(taken.contains("is connected with server_id 4711"), "{taken}");
+        // The source's own reader, which is at work.
+        assert_eq!(finding("udon4711", 4711).await, None);
+        assert_eq!(finding("shop", 0).await, None);
+        let own = finding("shop", 1).await.expect("a finding");
+        assert!(own.contains("1 is the server's own server_id"), "{own}");
+        let mut derived = db.config.clone();
+        derived.name = "shop".into();
+        let id = replica_id::server_id(&derived);
+        derived.name = "kitchen".into();
+        assert!(id >= 1_000_000_000 && id != replica_id::server_id(&derived), "{id}");
+        other.stop().await;
     });
 }

@@ -19,18 +19,19 @@ mod tagged_gtid;
 use std::time::Duration;
 
 use mysql_common::constants::Command;
-use schemas::row_digest::row_digest;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use self::{chunks::Chunks, reader::DumpReader};
-use super::transaction::uuid_text;
 use crate::{
     config::SourceConfig,
     error::ReaderError,
     flow::InputSender,
-    mysql::wire::{self, Session, failure::WireFailure, login::execute},
+    mysql::{
+        replica_id::replica_uuid,
+        wire::{self, Session, failure::WireFailure, login::execute},
+    },
 };
 
 pub use chunks::give_back;
@@ -75,7 +76,7 @@ fn read(
     };
     let streamed = (|| {
         let mut wire = wire;
-        let replica = uuid_text(&row_digest([Some(config.name.as_bytes())]).to_be_bytes());
+        let replica = replica_uuid(config);
         for statement in request::session(&flavor, start, &replica, config.semi_sync)? {
             let mut command = vec![Command::COM_QUERY as u8];
             command.extend_from_slice(statement.as_bytes());

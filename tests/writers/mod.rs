@@ -3,6 +3,8 @@
 //! Each writer has keys and numbers of its own. A transaction changes some of its accounts and tells in `events`, which it
 //! inserts into at its end, how many; the number in `events` and `keyless` counts its transactions without a gap.
 
+mod judge;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -15,6 +17,8 @@ use std::{
 
 use crate::harness::Session;
 
+pub use judge::judge;
+
 /// Writers at work.
 pub const WRITERS: u64 = 3;
 /// Keys of each writer.
@@ -24,12 +28,14 @@ pub const FIRST_ROWS: u64 = 30_000;
 const PAUSE: Duration = Duration::from_millis(15);
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 const COLUMNS_MAX: u64 = 6;
+/// A note that makes a transaction over a writer's accounts larger than the reader holds in one Kafka transaction.
+const WIDE_NOTE_BYTES: u64 = 7_000;
 
 /// The tables, with the rows that a snapshot has to read.
 pub fn prepare(session: &mut Session, database: &str) {
     session.exec(&format!(
         "CREATE DATABASE {database};
-         CREATE TABLE {database}.accounts (id INT PRIMARY KEY, version INT NOT NULL, note VARCHAR(200));
+         CREATE TABLE {database}.accounts (id INT PRIMARY KEY, version INT NOT NULL, note MEDIUMTEXT);
          CREATE TABLE {database}.events (id BIGINT AUTO_INCREMENT PRIMARY KEY, writer INT NOT NULL, seq BIGINT NOT NULL,
            touched INT NOT NULL, note VARCHAR(60));
          CREATE TABLE {database}.keyless (writer INT NOT NULL, seq BIGINT NOT NULL)"
@@ -60,6 +66,8 @@ pub struct Writer {
     /// What its accounts are if the last COMMIT, which was not answered, was made.
     doubt: Option<BTreeMap<u64, u64>>,
     columns: u64,
+    /// Whether it has made a transaction with wide notes.
+    widened: bool,
 }
 
 impl Writer {
@@ -69,7 +77,17 @@ impl Writer {
             (0..FIRST_ROWS).filter(|id| id % WRITERS == number).map(|id| (id, 0)).collect();
         let rng = fastrand::Rng::with_seed(seed.wrapping_mul(31).wrapping_add(number));
         let database = database.to_owned();
-        Writer { number, database, port, rng, accounts, committed: 0, doubt: None, columns: 0 }
+        Writer {
+            number,
+            database,
+            port,
+            rng,
+            accounts,
+            committed: 0,
+            doubt: None,
+            columns: 0,
+            widened: false,
+        }
     }
 
     /// Transactions that are committed.
@@ -214,10 +232,13 @@ impl Writer {
         }
     }
 
-    /// Changes all accounts of the writer.
+    /// Changes all accounts of the writer; some transactions are so large that they are committed in parts.
     fn huge(&mut self, accounts: &mut BTreeMap<u64, u64>, out: &mut Vec<String>) -> u64 {
+        let wide = self.number == 0 && (!self.widened || self.rng.u32(0..20) == 0);
+        self.widened |= wide;
+        let bytes = if wide { WIDE_NOTE_BYTES } else { 7 };
         out.push(format!(
-            "UPDATE {}.accounts SET version = version + 1 WHERE id % {WRITERS} = {}",
+            "UPDATE {}.accounts SET version = version + 1, note = REPEAT('h', {bytes}) WHERE id % {WRITERS} = {}",
             self.database, self.number
         ));
         accounts.values_mut().for_each(|version| *version += 1);
